@@ -1,13 +1,70 @@
-# make help lists what there is; .venv is made on the first use of any of them.
+# `make help` lists what there is. Each target installs what it needs into .venv on first use.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-export PIP_DISABLE_PIP_VERSION_CHECK = 1
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check docs clean constraints format
+.PHONY: help quickstart test check docs reference format constraints system wheel-test clean
 
-help:  ## this list
-	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 20
+
+quickstart: $(VENV)/.local system  ## install, start HELIOS, train the five stages, deploy, generate a talking video
+	@PATH="$(CURDIR)/$(BIN):$$PATH" ./quickstart.sh
+
+test: $(VENV)/.dev system  ## run the tests (arguments: ARGS="-k store")
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev  ## lint, types, floors, docs, the wheel
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) docs wheel-test
+
+docs: $(VENV)/.dev  ## build the documentation into site/, warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+reference: $(VENV)/.dev  ## remake the reference pages that are generated from the code
+	$(BIN)/python -m helios.spec.reference > docs/reference/spec.md
+
+wheel-test: $(VENV)/.dev  ## build the wheel, install it without the sources, validate and run the unit tests against it
+	$(BIN)/python tests/wheel_check.py
+
+format: $(VENV)/.dev  ## format and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+constraints:  ## resolve every dependency again, in one step, in an empty environment
+	$(PYTHON) -m venv --clear build/resolve
+	build/resolve/bin/pip install --quiet '.[dev]'
+	build/resolve/bin/pip uninstall --quiet --yes helios-platform
+	{ head -n 1 constraints.txt; build/resolve/bin/pip freeze --exclude pip --exclude setuptools | sed -E 's/^(torch==[0-9.]+)\+.*/\1/'; } > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+	rm -rf build/resolve
+
+system:  ## install the one system package: espeak-ng, which speaks text for the endpoint
+	@command -v espeak-ng >/dev/null && exit 0; \
+	if ! command -v apt-get >/dev/null; then echo "install espeak-ng with this system's package manager, then run make again" >&2; exit 1; fi; \
+	root=""; if [ "$$(id -u)" != 0 ]; then root="sudo"; fi; \
+	echo "installing espeak-ng"; \
+	$$root apt-get update -qq && $$root apt-get install -qq -y espeak-ng >/dev/null
+
+clean:  ## remove what builds made; .helios (your runs and checkpoints) and .venv stay
+	rm -rf build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.local: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing HELIOS into $(VENV) (about 2.5 GB, a few minutes)"
+	$(INSTALL) -e '.[local]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing HELIOS and its developer tools into $(VENV) (about 3 GB, a few minutes)"
+	$(INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.local
