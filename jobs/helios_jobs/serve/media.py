@@ -38,8 +38,11 @@ def encode_video(
     """Write `path` (MP4, moov first) and return the number of frames written; nothing is left where it fails.
 
     Args:
+        path: written whole or not at all.
         frames: uint8 [F, H, W, 3] RGB, or chunks of that shape one after another; a chunk is encoded as it comes.
-        audio: float32 [n] mono in [-1, 1] at `sample_rate`; NaN becomes silence. None writes no sound track.
+        fps: frames a second.
+        audio: float32 [n] mono in [-1, 1]; NaN becomes silence. None writes no sound track.
+        sample_rate: of `audio`, Hz.
         size: pixels of the shorter side after Lanczos scaling; None keeps the size, rounded up to even numbers.
 
     Raises:
@@ -52,7 +55,10 @@ def encode_video(
         raise ValueError("a video needs at least one frame")
     partial = path.with_name(f".{path.name}.partial")
     try:
-        written = _write(partial, itertools.chain((first,), chunks), fps, audio, sample_rate, _even_size(first, size))
+        sized = _even_size(first, size)
+        written = _write(
+            partial, itertools.chain((first,), chunks), fps=fps, audio=audio, sample_rate=sample_rate, size=sized
+        )
         partial.replace(path)
     except OSError as error:
         if error.errno == errno.ENOSPC:
@@ -74,6 +80,7 @@ def _even_size(chunk: NDArray[np.uint8], size: int | None) -> tuple[int, int]:
 def _write(
     path: Path,
     chunks: Iterable[NDArray[np.uint8]],
+    *,
     fps: int,
     audio: NDArray[np.float32] | None,
     sample_rate: int,
@@ -87,7 +94,7 @@ def _write(
             if chunk.dtype != np.uint8 or chunk.ndim != 4 or chunk.shape[3] != 3:
                 raise ValueError(f"frames must be uint8 [F, H, W, 3], not {chunk.dtype} {list(chunk.shape)}")
             for frame in chunk:
-                _encode_frame(container, video, frame, written)
+                _encode_frame(container, video, frame, Fraction(written, fps))
                 written += 1
             if sound is not None:
                 sound.encode_until(written / fps)  # interleaved, so that the muxer holds little back
@@ -112,7 +119,7 @@ def _video_stream(container: OutputContainer, fps: int, size: tuple[int, int]) -
     return stream
 
 
-def _encode_frame(container: OutputContainer, stream: VideoStream, pixels: NDArray[np.uint8], index: int) -> None:
+def _encode_frame(container: OutputContainer, stream: VideoStream, pixels: NDArray[np.uint8], at: Fraction) -> None:
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24").reformat(
         width=stream.width,
         height=stream.height,
@@ -122,7 +129,7 @@ def _encode_frame(container: OutputContainer, stream: VideoStream, pixels: NDArr
         interpolation=Interpolation.LANCZOS | Interpolation.ACCURATE_RND,
     )
     frame.color_primaries, frame.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-    frame.pts, frame.time_base = index, stream.codec_context.time_base
+    frame.pts, frame.time_base = at.numerator, Fraction(1, at.denominator)
     container.mux(stream.encode(frame))
 
 
