@@ -1,10 +1,12 @@
 """Draws a person in a scene: anti-aliased shapes composited back to front, all frames of a clip at once.
 
 Coordinates: the frame spans -1..1 in x (right) and y (down). `u, v` are the head's own axes (after translation and
-roll). A feature sits at a longitude and latitude of the head, so that yaw and pitch move it, foreshorten it and hide it.
+roll). A feature sits at a longitude and latitude of the head, so that yaw and pitch move it, foreshorten it and hide
+it.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,8 @@ from helios_jobs.data.identity import ACCENTS, EYES, HAIR, SKIN, Colour, Identit
 from helios_jobs.data.scene import BACKGROUNDS, LIGHTS, Scene
 
 Float = NDArray[np.float32]
+Plane = NDArray[Any]
+"""float32 in fact; numpy's stubs cannot follow precision through arithmetic with scalars."""
 _PIXELS_AT_ONCE = 70_000
 """Frames are drawn in groups of about this many pixels, which keeps the planes in the cache."""
 _DARK = (0.07, 0.05, 0.06)
@@ -48,14 +52,13 @@ def _mixed(first: Colour, second: Colour, share: float) -> Colour:
 class _Canvas:
     """Colour planes `[3, F, S, S]` and the head's axes `[F, S, S]`."""
 
-    def __init__(self, pose: Float, size: int) -> None:
+    def __init__(self, pose: Plane, size: int) -> None:
         self.size = size
         self.soft = 2.0 / size
-        axis = ((np.arange(size, dtype=np.float32) + 0.5) * 2 / size - 1).astype(np.float32)
+        axis: Plane = ((np.arange(size, dtype=np.float32) + 0.5) * 2 / size - 1).astype(np.float32)
         self.x, self.y = axis[None, None, :], axis[None, :, None]
-        self.yaw, self.pitch, roll, shift_x, shift_y, self.lids = (
-            pose[:, i, None, None].astype(np.float32) for i in range(6)
-        )
+        parts: list[Plane] = [pose[:, i, None, None].astype(np.float32) for i in range(6)]
+        self.yaw, self.pitch, roll, shift_x, shift_y, self.lids = parts
         self.centre_x, self.centre_y = shift_x, shift_y - 0.06
         cos, sin = np.cos(roll), np.sin(roll)
         dx, dy = self.x - self.centre_x, self.y - self.centre_y
@@ -63,7 +66,7 @@ class _Canvas:
         self.planes = np.zeros((3, pose.shape[0], size, size), np.float32)
         self.cover = np.zeros((pose.shape[0], size, size), np.float32)
 
-    def window(self, u: Float, v: Float, reach: float) -> tuple[slice, slice]:
+    def window(self, u: Plane, v: Plane, reach: float) -> tuple[slice, slice]:
         """Rows and columns that a feature around head points `u, v` (any frames) can touch."""
         reach += 0.1
         low_x, high_x = float((u + self.centre_x).min()) - reach, float((u + self.centre_x).max()) + reach
@@ -74,18 +77,18 @@ class _Canvas:
 
         return slice(clamp(low_y), clamp(high_y)), slice(clamp(low_x), clamp(high_x))
 
-    def blend(self, alpha: Float, colour: Colour | list[Float], where: tuple[slice, slice] | None = None) -> None:
+    def blend(self, alpha: Plane, colour: Colour | list[Plane], where: tuple[slice, slice] | None = None) -> None:
         """Put a colour (or three planes of it) over what is there."""
         rows, columns = where or (slice(None), slice(None))
         for plane, value in zip(self.planes, colour, strict=True):
             view = plane[:, rows, columns]
             view += alpha * (value - view)
 
-    def edge(self, distance: Float) -> Float:
+    def edge(self, distance: Plane) -> Plane:
         """Coverage of the inside (negative distance) with a ramp one pixel wide."""
-        return np.clip(0.5 - distance / self.soft, 0.0, 1.0)
+        return np.asarray(np.clip(0.5 - distance / self.soft, 0.0, 1.0))
 
-    def ellipse(self, u: Float, v: Float, radius_u: Float | float, radius_v: Float | float) -> Float:
+    def ellipse(self, u: Plane, v: Plane, radius_u: Plane | float, radius_v: Plane | float) -> Plane:
         radius = np.sqrt((u / radius_u) ** 2 + (v / radius_v) ** 2)
         return self.edge((radius - 1) * np.minimum(radius_u, radius_v))
 
@@ -100,7 +103,7 @@ class _Painter:
         self.hair = _tinted(HAIR[person.hair], person.hair_shift, 0.2)
         self.mouth = [motion.mouth[:, i, None, None] for i in range(3)]
 
-    def on_head(self, longitude: float, latitude: float) -> tuple[Float, Float, Float]:
+    def on_head(self, longitude: float, latitude: float) -> tuple[Plane, Plane, Plane]:
         """Where a point of the head is, `[F, 1, 1]` each: u, v and how much it faces the viewer (cosine)."""
         canvas, person = self.canvas, self.person
         turn, tilt = longitude + canvas.yaw, latitude + canvas.pitch * 0.8
@@ -317,7 +320,7 @@ class _Painter:
         canvas, place = self.canvas, self.place
         slope = (1 + 0.16 * place.side * canvas.x[0]) * place.brightness
         for plane, tint in zip(canvas.planes, LIGHTS[place.light], strict=True):
-            plane *= (slope * tint).astype(np.float32)
+            np.multiply(plane, slope * tint, out=plane)
 
     def _board(self) -> None:
         canvas, board = self.canvas, self.motion.board
@@ -360,7 +363,7 @@ def draw(
     return frames, mask
 
 
-def _pooled(planes: Float, factor: int) -> Float:
+def _pooled(planes: Plane, factor: int) -> Plane:
     total = np.zeros_like(planes[..., ::factor, ::factor])
     for row in range(factor):
         for column in range(factor):

@@ -73,16 +73,9 @@ def caption(person: Identity, place: Scene) -> str:
     return ", ".join([*parts, f"{place.light} light from the {side}"])
 
 
-VOCABULARY: tuple[str, ...] = tuple(
-    sorted(
-        {
-            *("a bald person with hair skin eyes glasses beard shirt background light from the".split()),
-            *("no round square band beanie short bob long left right front".split()),
-            *("black brown blond red grey blue pale light tan dark green yellow white purple".split()),
-            *BACKGROUNDS,
-            *PATTERNS,
-            *LIGHTS,
-        }
-    )
-)
+_WORDS = """
+a bald person with hair skin eyes glasses beard shirt background light from the no round square band beanie short bob
+long left right front black brown blond red grey blue pale tan dark green yellow white purple
+"""
+VOCABULARY: tuple[str, ...] = tuple(sorted({*_WORDS.split(), *BACKGROUNDS, *PATTERNS, *LIGHTS}))
 """Every word a caption can hold (the commas fall away)."""

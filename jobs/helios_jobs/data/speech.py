@@ -83,7 +83,7 @@ def synthesise(samples: int, *, seed: int, voice: Voice | None = None) -> Float:
     voiced = np.fft.irfft(sources * gains, size)[:, :samples].astype(np.float32)
     voiced /= np.sqrt((voiced**2).mean(1, keepdims=True)) + 1e-6
     sound = (voiced * _syllables(samples, voice.rate, rng)).sum(0) * (SPEECH_LEVEL * 1.15)
-    return np.clip(sound, -1, 1).astype(np.float32)
+    return np.asarray(np.clip(sound, -1, 1), np.float32)
 
 
 def normalise(audio: Float) -> Float:
@@ -95,7 +95,7 @@ def normalise(audio: Float) -> Float:
         return audio.astype(np.float32)
     frames = audio[: audio.size // HOP * HOP].reshape(-1, HOP)
     loud = float(np.percentile(np.sqrt((frames**2).mean(1)), 95))
-    return np.clip(audio * (SPEECH_LEVEL / loud if loud > 0.002 else 1.0), -1, 1).astype(np.float32)
+    return np.asarray(np.clip(audio * (SPEECH_LEVEL / loud if loud > 0.002 else 1.0), -1, 1), np.float32)
 
 
 def mouth_curve(audio: Float) -> Float:
