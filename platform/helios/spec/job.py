@@ -1,0 +1,65 @@
+"""Kind `Job`: one gang of workers that runs a program to its end."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from helios.spec.base import Document, EnvName, Model, Name, SecretRef, located
+from helios.spec.workload import Checkpoint, Integer, Placement, QoS, Resources, Retry, Timeout, Workers
+
+
+class JobTemplate(Model):
+    """Everything a job says except for whom it runs; what a curriculum's `defaults` and stages may say."""
+
+    qos: QoS = QoS.STANDARD
+    """Who makes way for whom: `guaranteed`, `standard` or `preemptible`."""
+    priority: Integer = Field(default=0, ge=-1000, le=1000)
+    """Order among jobs of the same tenant and QoS; higher goes first."""
+    resources: Resources = Resources()
+    """What each worker needs."""
+    workers: Workers = Workers(min=1, max=1)
+    """How many workers run together, all or none."""
+    entrypoint: str = ""
+    """Command line that runs on the cell: `python -m my.training`."""
+    workdir: str | None = None
+    """Folder to run in, on the cell; the job's own folder where it is not set."""
+    config: dict[str, Any] = {}
+    """Settings for the program, free-form; checked where the program's package says how (`helios.configs`)."""
+    envs: dict[EnvName, str] = {}
+    """Environment variables."""
+    secrets: dict[EnvName, SecretRef] = {}
+    """Environment variables whose values are read on the cell: `env:NAME` or `file:/path`."""
+    checkpoint: Checkpoint = Checkpoint()
+    """How the job protects its progress."""
+    retry: Retry = Retry()
+    """What happens when the program fails."""
+    placement: Placement = Placement()
+    """Where the job may run."""
+    timeout: Timeout = Timeout()
+    """When to give up."""
+
+    @model_validator(mode="after")
+    def _envs_and_secrets_apart(self) -> Self:
+        if both := sorted(self.envs.keys() & self.secrets.keys()):
+            raise located(
+                "Job", [(("secrets", name), "", f"{name} is set in envs too; keep one of the two") for name in both]
+            )
+        return self
+
+
+class JobSpec(JobTemplate):
+    """What to run, with what, and how it is looked after."""
+
+    tenant: Name = "default"
+    """Whose quota pays."""
+    entrypoint: str = Field(min_length=1, max_length=4096)
+    """Command line that runs on the cell: `python -m my.training`."""
+
+
+class Job(Document):
+    """One gang of workers that runs a program to its end."""
+
+    kind: Literal["Job"] = "Job"
+    """`Job`."""
+    spec: JobSpec
+    """What to run."""

@@ -1,0 +1,248 @@
+"""Files, text and JSON to validated documents, with every problem at once and where it is."""
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from helios.errors import Problem, SpecError, nearest
+from helios.spec import configs
+from helios.spec.base import API_VERSION
+from helios.spec.cell import Cell
+from helios.spec.curriculum import Curriculum
+from helios.spec.job import Job
+from helios.spec.problems import problems_of
+from helios.spec.quantities import shown
+from helios.spec.service import Service
+from helios.spec.source import MAX_BYTES, Position, Source, dotted, position_of, read_sources
+from helios.spec.tenant import Tenant
+
+AnyDocument = Cell | Tenant | Job | Curriculum | Service
+
+KINDS: dict[str, type[AnyDocument]] = {
+    "Cell": Cell,
+    "Tenant": Tenant,
+    "Job": Job,
+    "Curriculum": Curriculum,
+    "Service": Service,
+}
+PLURALS = {"Cell": "cells", "Tenant": "tenants", "Job": "jobs", "Curriculum": "curricula", "Service": "services"}
+"""Kinds in URLs and on the command line."""
+
+STDIN = "-"
+_SUFFIXES = (".yaml", ".yml")
+MAX_FILES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One document of one file.
+
+    Attributes:
+        line: where the document begins, 1-based.
+        positions: 1-based (line, column) of each value by its dotted path (`spec.nodePools[0].instanceType`).
+        notes: what could not be checked, and why; one sentence each.
+    """
+
+    document: AnyDocument
+    file: str
+    line: int
+    positions: Mapping[str, Position] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def load_documents(paths: Sequence[Path | str]) -> list[Loaded]:
+    """Read and validate files, folders (all *.yaml and *.yml below) and `-` (standard input).
+
+    Raises:
+        SpecError: with every problem of every file.
+    """
+    loaded: list[Loaded] = []
+    problems: list[Problem] = []
+    for path in _files(paths, problems):
+        text = _read(path, problems)
+        if text is not None:
+            _parse(text, _shown_path(path), loaded, problems)
+    problems += _duplicates(loaded)
+    if problems:
+        raise SpecError(problems)
+    return loaded
+
+
+def parse_documents(text: str, *, file: str = "<text>") -> list[Loaded]:
+    """Validate the documents of one YAML text.
+
+    Raises:
+        SpecError: with every problem.
+    """
+    loaded: list[Loaded] = []
+    problems: list[Problem] = []
+    if len(text.encode(errors="surrogatepass")) > MAX_BYTES:
+        problems.append(_too_large(file))
+    else:
+        _parse(text, file, loaded, problems)
+    problems += _duplicates(loaded)
+    if problems:
+        raise SpecError(problems)
+    return loaded
+
+
+def from_json(data: Mapping[str, Any]) -> AnyDocument:
+    """Validate one document that came as JSON; `to_json` is its inverse. `spec.config` is not looked into.
+
+    Raises:
+        SpecError: with every problem; there are no lines in JSON, so `line` is 0.
+    """
+    problems: list[Problem] = []
+    document = _document(data, None, problems)
+    if document is None or problems:
+        raise SpecError(problems)
+    return document
+
+
+def to_json(document: BaseModel) -> dict[str, Any]:
+    """A document (or any part of one) as JSON-able data: camelCase, defaults filled, quantities in their notation."""
+    return document.model_dump(mode="json", by_alias=True)
+
+
+def _parse(text: str, file: str, loaded: list[Loaded], problems: list[Problem]) -> None:
+    sources, stopped = read_sources(text, file)
+    problems += stopped
+    if not sources and not stopped:
+        message = f"is empty: expected a document that begins with `apiVersion: {API_VERSION}`"
+        problems.append(Problem(message, file=file, line=1, column=1))
+    for source in sources:
+        problems += source.problems
+        document = _document(source.data, source, problems)
+        if document is not None:
+            found = configs.look(document, source)
+            problems += found.problems
+            positions = {dotted(path): position for path, position in source.values.items()}
+            loaded.append(Loaded(document, file, source.start[0], positions, found.notes))
+
+
+def _document(data: object, source: Source | None, problems: list[Problem]) -> AnyDocument | None:
+    if not isinstance(data, Mapping):
+        problems.append(_at(source, (), f"expected a mapping with apiVersion and kind, got {shown(data)}"))
+        return None
+    kind = _kind(data, source, problems)
+    if kind is None:
+        return None
+    try:
+        return kind.model_validate(data, by_alias=True, by_name=False)
+    except ValidationError as error:
+        problems += problems_of(error, kind, data, source=source)
+        return None
+
+
+def _kind(data: Mapping[str, Any], source: Source | None, problems: list[Problem]) -> type[AnyDocument] | None:
+    """The model for the document; None where `apiVersion` or `kind` do not lead to one."""
+    before = len(problems)
+    version, kind = data.get("apiVersion"), data.get("kind")
+    if "apiVersion" not in data:
+        problems.append(_at(source, ("apiVersion",), f"is required; expected {API_VERSION}"))
+    elif version != API_VERSION:
+        message = f"expected {API_VERSION}, got {shown(version)}"
+        problems.append(_at(source, ("apiVersion",), message, value=version))
+    if "kind" not in data:
+        problems.append(_at(source, ("kind",), f"is required; expected one of: {', '.join(KINDS)}"))
+    elif not isinstance(kind, str) or kind not in KINDS:
+        near = nearest(kind, KINDS) if isinstance(kind, str) else ""
+        message = f"expected one of: {', '.join(KINDS)}; got {shown(kind)}"
+        problems.append(_at(source, ("kind",), message, value=kind, near=near))
+    return KINDS[kind] if len(problems) == before and isinstance(kind, str) else None
+
+
+def _at(source: Source | None, path: tuple[str, ...], message: str, *, value: object = "", near: str = "") -> Problem:
+    line, column = source.at(path) if source else (0, 0)
+    file = source.file if source else ""
+    return Problem(message, file, line, column, dotted(path), value if isinstance(value, str) else shown(value), near)
+
+
+def _duplicates(loaded: Sequence[Loaded]) -> list[Problem]:
+    first: dict[tuple[str, str], Loaded] = {}
+    problems = []
+    for one in loaded:
+        kind, name = one.document.kind, one.document.metadata.name
+        before = first.setdefault((kind, name), one)
+        if before is not one:
+            line, column = one.positions.get("metadata.name", (one.line, 1))
+            message = f"{kind} {name!r} is already defined at {before.file}:{before.line}"
+            problems.append(Problem(message, one.file, line, column, "metadata.name", name))
+    return problems
+
+
+def _files(paths: Sequence[Path | str], problems: list[Problem]) -> Iterable[Path]:
+    """Each file once, in order; folders are searched, hidden ones inside them are not."""
+    seen: set[str] = set()
+    for given in paths:
+        path = Path(given)
+        if path.is_dir():
+            found = _below(path)
+            if not found:
+                problems.append(Problem("the folder has no *.yaml or *.yml file", file=_shown_path(path)))
+        elif path.exists() or str(path) == STDIN:
+            found = [path]
+        else:
+            problems.append(_no_such_file(path))
+            continue
+        if len(found) > MAX_FILES:
+            problems.append(Problem(f"the folder has more than {MAX_FILES} YAML files", file=_shown_path(path)))
+            continue
+        for file in found:
+            if (key := os.path.realpath(file)) not in seen:
+                seen.add(key)
+                yield file
+
+
+def _below(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    for where, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        names = sorted(name for name in files if name.endswith(_SUFFIXES) and not name.startswith("."))
+        found += [Path(where, name) for name in names]
+        if len(found) > MAX_FILES:
+            break
+    return found
+
+
+def _no_such_file(path: Path) -> Problem:
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = nearest(path.name, siblings)
+    return Problem("no such file or folder", file=_shown_path(path), nearest=str(path.parent / near) if near else "")
+
+
+def _read(path: Path, problems: list[Problem]) -> str | None:
+    file = _shown_path(path)
+    try:
+        if str(path) == STDIN:
+            content = sys.stdin.buffer.read(MAX_BYTES + 1)
+        else:
+            with path.open("rb") as stream:
+                content = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        problems.append(Problem(f"cannot be read: {error.strerror or error}", file=file))
+        return None
+    if len(content) > MAX_BYTES:
+        problems.append(_too_large(file))
+        return None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        text = content[: error.start].decode("utf-8-sig", errors="replace")
+        line, column = position_of(text, len(text))
+        value = content[error.start : error.end].hex()
+        problems.append(Problem("is not UTF-8 text", file=file, line=line, column=column, value=f"byte 0x{value}"))
+        return None
+
+
+def _too_large(file: str) -> Problem:
+    return Problem(f"is larger than {MAX_BYTES // 1024} KiB", file=file, line=1, column=1)
+
+
+def _shown_path(path: Path) -> str:
+    return "<stdin>" if str(path) == STDIN else str(path)

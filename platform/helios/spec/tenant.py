@@ -1,0 +1,52 @@
+"""Kind `Tenant`: who pays, and how much of what they may use."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from helios.spec.base import Document, Integer, Model, Name, located
+
+
+class Quota(Model):
+    """How many accelerators of one type a tenant may use, over all cells."""
+
+    accelerator: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,62}$")
+    """Accelerator type: `H100`."""
+    nominal_quota: Integer = Field(ge=0)
+    """What is always the tenant's own."""
+    borrowing_limit: Integer | None = Field(default=None, ge=0)
+    """How many more it may use while others of the cohort leave them idle; no limit where it is not set."""
+    lending_limit: Integer | None = Field(default=None, ge=0)
+    """How many of its own others may borrow; all where it is not set."""
+
+
+class TenantSpec(Model):
+    """What the tenant may use."""
+
+    cohort: Name | None = None
+    """Tenants of one cohort lend each other idle quota."""
+    weight: Annotated[float, Field(gt=0, le=1_000_000, strict=True)] = 1.0
+    """Share of what is borrowed, relative to the other tenants of the cohort."""
+    quotas: list[Quota] = []
+    """Limits by accelerator; a type that is not named has no limit."""
+
+    @model_validator(mode="after")
+    def _one_quota_a_type(self) -> Self:
+        seen: set[str] = set()
+        errors: list[tuple[tuple[str | int, ...], str, str]] = []
+        for index, quota in enumerate(self.quotas):
+            if quota.accelerator in seen:
+                errors.append((("quotas", index, "accelerator"), "", f"{quota.accelerator!r} has a quota already"))
+            seen.add(quota.accelerator)
+        if errors:
+            raise located("Tenant", errors)
+        return self
+
+
+class Tenant(Document):
+    """A team with quota and a fair share."""
+
+    kind: Literal["Tenant"] = "Tenant"
+    """`Tenant`."""
+    spec: TenantSpec = TenantSpec()
+    """What the tenant may use."""
