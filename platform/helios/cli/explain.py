@@ -1,0 +1,91 @@
+"""`helios explain`: why something waits, what happened to it, and what would move it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from helios.cli.client import connect
+from helios.cli.events import clock
+from helios.cli.output import Format, FormatOption, examples, show, state_text, table_of
+from helios.cli.targets import find_work
+
+LAST_EVENTS = 12
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        rich_help_panel="Work",
+        epilog=examples("helios explain tiny", "helios explain tiny/distill", "helios explain local -o json"),
+    )(explain)
+
+
+def explain(
+    name: Annotated[
+        str, typer.Argument(help="A job, curriculum, stage (NAME/STAGE), service or cell.", show_default=False)
+    ],
+    how: FormatOption = Format.TABLE,
+) -> None:
+    """Say why something waits, what happened to it, and what would unblock it."""
+    with connect() as client:
+        kind, found = find_work(client, name)
+        explanation = client.explain(kind, found["metadata"]["name"])
+    show(explanation, how, lambda: Group(*_parts(kind, found["metadata"]["name"], explanation)))
+
+
+def _parts(kind: str, name: str, explanation: Mapping[str, Any]) -> Iterator[RenderableType]:
+    head = Text.assemble(
+        (f"{kind.lower()}/{name}", "bold"), "  ", state_text(str(explanation.get("state") or "Pending"))
+    )
+    if reason := explanation.get("reason"):
+        head.append(f"  {reason}")
+    yield head
+    if message := explanation.get("message"):
+        yield Text(f"  {message}")
+    if position := explanation.get("position"):
+        yield Text(f"  place {position} in the queue")
+    for section in (_cells, _stages, _unblock, _events):
+        yield from section(explanation)
+
+
+def _cells(explanation: Mapping[str, Any]) -> Iterator[RenderableType]:
+    if not explanation.get("cells"):
+        return
+    rows = [[item["cell"], item["reason"], item["message"], _rejected(item)] for item in explanation["cells"]]
+    yield Text("\nWhy no cell took it", style="bold")
+    yield table_of(("CELL", "REASON", "MESSAGE", "NODES"), rows)
+
+
+def _rejected(verdict: Mapping[str, Any]) -> str:
+    return ", ".join(f"{count} {why}" for why, count in (verdict.get("rejected") or {}).items()) or "-"
+
+
+def _stages(explanation: Mapping[str, Any]) -> Iterator[RenderableType]:
+    if not explanation.get("stages"):
+        return
+    rows = [
+        [
+            item["name"],
+            state_text(item.get("state") or "Pending"),
+            item.get("job") or "-",
+            item.get("message") or item.get("reason") or "",
+        ]
+        for item in explanation["stages"]
+    ]
+    yield Text("\nStages", style="bold")
+    yield table_of(("STAGE", "STATE", "JOB", "WHY"), rows)
+
+
+def _unblock(explanation: Mapping[str, Any]) -> Iterator[RenderableType]:
+    if explanation.get("unblock"):
+        yield Text("\nWhat would unblock it", style="bold")
+        yield from (Text(f"  - {sentence}") for sentence in explanation["unblock"])
+
+
+def _events(explanation: Mapping[str, Any]) -> Iterator[RenderableType]:
+    if events := explanation.get("events"):
+        yield Text("\nWhat happened", style="bold")
+        rows = [[clock(item["time"]), item["reason"], item["message"]] for item in events[-LAST_EVENTS:]]
+        yield table_of(("TIME", "REASON", "MESSAGE"), rows)

@@ -1,0 +1,69 @@
+"""`helios logs`: what work printed, through its restarts."""
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from helios.cli.client import Client, LogPart, connect
+from helios.cli.follow import steady
+from helios.cli.output import err, examples
+from helios.cli.targets import current_stage, find_work, stage_job
+
+WAIT_S = 10.0
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        rich_help_panel="Work", epilog=examples("helios logs -f tiny", "helios logs tiny/distill", "helios logs my-job")
+    )(logs)
+
+
+def logs(
+    name: Annotated[str, typer.Argument(help="A job, a curriculum, or one stage as NAME/STAGE.", show_default=False)],
+    following: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the work ends.")] = False,
+) -> None:
+    """Print what a job printed, from its first start on."""
+    with connect() as client:
+        kind, found = find_work(client, name, ("Job", "Curriculum"))
+        job = found["metadata"]["name"]
+        if kind == "Curriculum":
+            job = stage_job(found, current_stage(found))
+            err().print(f"[dim]stage {escape(current_stage(found))} (job {escape(job)})[/dim]", soft_wrap=True)
+        if not following:
+            _print_all(client, job)
+            return
+    _follow(job)
+
+
+def _print_all(client: Client, job: str) -> None:
+    epoch, offset = 0, 0
+    while True:
+        part = client.logs(job, epoch=epoch, offset=offset, wait_s=0)
+        _write(part.data)
+        if not part.data and (part.epoch, part.offset) == (epoch, offset):
+            return
+        epoch, offset = part.epoch, part.offset
+        if part.ended:
+            return
+
+
+def _follow(job: str) -> None:
+    at = [0, 0]  # epoch and offset; survive a reconnect
+
+    def fetch(client: Client) -> LogPart:
+        return client.logs(job, epoch=at[0], offset=at[1], wait_s=WAIT_S)
+
+    for part in steady(fetch, notice=lambda said: err().print(said, style="yellow"), every_s=0.05):
+        if at[0] and part.epoch != at[0]:
+            err().print(f"[yellow]started again (epoch {part.epoch})[/yellow]")
+        _write(part.data)
+        at[:] = [part.epoch, part.offset]
+        if part.ended:
+            return
+
+
+def _write(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.flush()

@@ -1,0 +1,125 @@
+"""`helios submit`, `cancel` and `rerun`: work handed in, followed, and taken back."""
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from helios.cli.apply import FilesArgument, apply_one, load, say_applied
+from helios.cli.client import Applied, Client, connect
+from helios.cli.follow import ENDED, View, follow
+from helios.cli.output import err, examples, out, useful
+from helios.cli.targets import find_work
+from helios.errors import InputError, WorkFailedError
+
+WORK = ("Job", "Curriculum")
+NameArgument = Annotated[str, typer.Argument(help="Name of a job or curriculum.", show_default=False)]
+FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Show it until it ends.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        rich_help_panel="Work",
+        epilog=examples(
+            "helios submit jobs/curricula/tiny.yaml --follow",
+            "helios submit jobs/curricula/tiny.yaml --rerun",
+            "helios submit my-job.yaml my-other-job.yaml",
+        ),
+    )(submit)
+    app.command(rich_help_panel="Work", epilog=examples("helios cancel tiny", "helios cancel my-job"))(cancel)
+    app.command(rich_help_panel="Work", epilog=examples("helios rerun tiny --follow"))(rerun)
+
+
+def submit(
+    files: FilesArgument,
+    following: FollowOption = False,
+    again: Annotated[bool, typer.Option("--rerun", help="Run a curriculum again that is unchanged and ended.")] = False,
+) -> None:
+    """Hand in jobs and curricula; what is there unchanged is left as it is.
+
+    With --follow the command ends as the work does: exit code 0 when it succeeded, 6 when it did not.
+    """
+    documents = load(files)
+    if not any(loaded.document.kind in WORK for loaded in documents):
+        raise InputError("there is no Job or Curriculum in what was given", hint="`helios apply` takes other kinds")
+    with connect() as client:
+        applied = [apply_one(client, loaded) for loaded in documents]
+        say_applied(applied)
+        work = [_started(client, item, again=again) for item in applied if item.object["kind"] in WORK]
+    for kind, name in work:
+        if following:
+            finish(kind, name)
+        else:
+            _say_useful(kind, name)
+
+
+def cancel(name: NameArgument) -> None:
+    """Stop a job or curriculum; running workers get notice and may write a checkpoint."""
+    with connect() as client:
+        kind, _ = find_work(client, name, WORK)
+        client.action(kind, name, "cancel")
+    out().print(f"{kind.lower()}/{escape(name)} cancelled")
+
+
+def rerun(
+    name: Annotated[str, typer.Argument(help="Name of a curriculum.", show_default=False)],
+    following: FollowOption = False,
+) -> None:
+    """Run a curriculum that ended once more, from its first stage."""
+    with connect() as client:
+        found = client.action("Curriculum", name, "rerun")
+    out().print(f"curriculum/{escape(name)} run {found['status']['run']}")
+    if following:
+        finish("Curriculum", name)
+
+
+def finish(kind: str, name: str) -> None:
+    """Follow work to its end; raises `WorkFailedError` where that is not success."""
+    console = err() if not out().is_terminal else out()
+    try:
+        view = follow(kind, name, console)
+    except KeyboardInterrupt:
+        console.print(f"\n{kind.lower()}/{escape(name)} goes on without being followed.")
+        _say_useful(kind, name)
+        raise
+    _say_useful(kind, name, view)
+    if view.state != "Succeeded":
+        raise WorkFailedError(
+            f"{kind.lower()} {name} {view.state.lower()}{_why(view)}", hint=f"`helios explain {name}`"
+        )
+
+
+def _started(client: Client, applied: Applied, *, again: bool) -> tuple[str, str]:
+    kind, name = applied.object["kind"], applied.object["metadata"]["name"]
+    state = (applied.object.get("status") or {}).get("state", "Pending")
+    if applied.result == "unchanged" and state in ENDED:
+        if again and kind == "Curriculum":
+            run = client.action(kind, name, "rerun")["status"]["run"]
+            out().print(f"curriculum/{escape(name)} run {run}")
+        elif kind == "Curriculum":
+            err().print(f"It {state.lower()} before and nothing changed since; run it again with --rerun.", style="dim")
+    return kind, name
+
+
+def _why(view: View) -> str:
+    failed = next((row for row in view.rows if row.state in {"Failed", "Cancelled"}), None)
+    said = view.message if failed is None else f"{failed.name}: {failed.message or failed.reason}"
+    return f": {said}" if said else ""
+
+
+def _say_useful(kind: str, name: str, view: View | None = None) -> None:
+    stage = ""
+    if kind == "Curriculum":
+        running = next((row.name for row in (view.rows if view else ()) if row.state in {"Failed", "Running"}), "")
+        stage = f"/{running or (view.rows[-1].name if view and view.rows else 'STAGE')}"
+    lines = [
+        (f"helios logs -f {name}{stage}", "its output"),
+        (f"helios explain {name}", "what happened, why it waits"),
+    ]
+    if view is None or not view.ended:
+        lines.append((f"helios cancel {name}", "stop it"))
+    with connect() as client:
+        mlflow = (client.status().get("links") or {}).get("mlflow")
+    if mlflow:
+        lines.append((mlflow, "its losses, videos and lineage in MLflow"))
+    useful(*lines)

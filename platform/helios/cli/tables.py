@@ -1,0 +1,98 @@
+"""The table of each kind: which columns say most in 100 of them."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from helios.cli.client import KINDS
+from helios.cli.output import age, state_text, table_of
+
+Cells = list[str | Text]
+
+
+def objects_table(kind: str, objects: Iterable[Mapping[str, Any]]) -> RenderableType:
+    """Build the table of objects of one kind."""
+    columns, row = _TABLES[kind]
+    return table_of(columns, [row(item) for item in objects], empty=f"no {KINDS[kind]}")
+
+
+def conditions_table(status: Mapping[str, Any]) -> RenderableType:
+    rows: list[Cells] = [
+        [
+            str(condition.get("type", "")),
+            str(condition.get("status", "")),
+            str(condition.get("reason") or "-"),
+            str(condition.get("message") or ""),
+        ]
+        for condition in status.get("conditions") or []
+    ]
+    return table_of(("CONDITION", "STATUS", "REASON", "MESSAGE"), rows, empty="no conditions yet")
+
+
+def cell_state(cell: Mapping[str, Any]) -> str:
+    """Ready, NotReady with its reason, or Pending where nothing was checked yet."""
+    status = cell.get("status") or {}
+    ready = next((item for item in status.get("conditions") or [] if item["type"] == "Ready"), None)
+    if ready is None:
+        return str(status.get("state") or "Pending")
+    return "Ready" if ready["status"] in {True, "True"} else str(ready.get("reason") or "NotReady")
+
+
+def _common(item: Mapping[str, Any]) -> tuple[str, Mapping[str, Any], Mapping[str, Any], str]:
+    metadata = item["metadata"]
+    return metadata["name"], item["spec"], item.get("status") or {}, age(metadata.get("creationTimestamp"))
+
+
+def _cell(item: Mapping[str, Any]) -> Cells:
+    name, spec, _, old = _common(item)
+    pools = ", ".join(pool["name"] for pool in spec.get("nodePools") or [])
+    return [name, state_text(cell_state(item)), spec["provider"], spec.get("region") or "-", pools or "-", old]
+
+
+def _tenant(item: Mapping[str, Any]) -> Cells:
+    name, spec, _, old = _common(item)
+    quotas = ", ".join(f"{quota['accelerator']}:{quota['nominalQuota']}" for quota in spec.get("quotas") or [])
+    return [name, spec.get("cohort") or "-", f"{spec.get('weight', 1):g}", quotas or "-", old]
+
+
+def _job(item: Mapping[str, Any]) -> Cells:
+    name, spec, status, old = _common(item)
+    placement, progress = status.get("placement") or {}, status.get("progress") or {}
+    steps = f"{progress['step']}/{progress['total_steps']}" if progress.get("total_steps") else "-"
+    return [
+        name,
+        state_text(status.get("state") or "Pending"),
+        spec.get("qos") or "-",
+        spec.get("tenant") or "-",
+        placement.get("cell") or "-",
+        steps,
+        str(status.get("restarts") or 0),
+        old,
+        status.get("reason") or "",
+    ]
+
+
+def _curriculum(item: Mapping[str, Any]) -> Cells:
+    name, spec, status, old = _common(item)
+    stages: Sequence[Mapping[str, Any]] = status.get("stages") or []
+    done = sum(stage.get("state") == "Succeeded" for stage in stages)
+    now = next((stage["name"] for stage in stages if stage.get("state") != "Succeeded"), "-")
+    state = state_text(status.get("state") or "Pending")
+    return [name, state, str(status.get("run") or 1), f"{done}/{len(spec['stages'])}", now, old]
+
+
+def _service(item: Mapping[str, Any]) -> Cells:
+    name, spec, status, old = _common(item)
+    state = state_text(status.get("state") or "Pending")
+    return [name, state, str(spec.get("replicas", 1)), spec.get("model") or "-", status.get("url") or "-", old]
+
+
+_TABLES: Mapping[str, tuple[Sequence[str], Callable[[Mapping[str, Any]], Cells]]] = {
+    "Cell": (("NAME", "STATE", "PROVIDER", "REGION", "POOLS", "AGE"), _cell),
+    "Tenant": (("NAME", "COHORT", "WEIGHT", "QUOTA", "AGE"), _tenant),
+    "Job": (("NAME", "STATE", "QOS", "TENANT", "CELL", "STEP", "RESTARTS", "AGE", "REASON"), _job),
+    "Curriculum": (("NAME", "STATE", "RUN", "DONE", "STAGE", "AGE"), _curriculum),
+    "Service": (("NAME", "STATE", "REPLICAS", "MODEL", "URL", "AGE"), _service),
+}
