@@ -5,6 +5,7 @@ roll). A feature sits at a longitude and latitude of the head, so that yaw and p
 it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +78,7 @@ class _Canvas:
 
         return slice(clamp(low_y), clamp(high_y)), slice(clamp(low_x), clamp(high_x))
 
-    def blend(self, alpha: Plane, colour: Colour | list[Plane], where: tuple[slice, slice] | None = None) -> None:
+    def blend(self, alpha: Plane, colour: Sequence[float | Plane], where: tuple[slice, slice] | None = None) -> None:
         """Put a colour (or three planes of it) over what is there."""
         rows, columns = where or (slice(None), slice(None))
         for plane, value in zip(self.planes, colour, strict=True):
@@ -86,7 +87,7 @@ class _Canvas:
 
     def edge(self, distance: Plane) -> Plane:
         """Coverage of the inside (negative distance) with a ramp one pixel wide."""
-        return np.asarray(np.clip(0.5 - distance / self.soft, 0.0, 1.0))
+        return np.clip(0.5 - np.asarray(distance) / self.soft, 0.0, 1.0)
 
     def ellipse(self, u: Plane, v: Plane, radius_u: Plane | float, radius_v: Plane | float) -> Plane:
         radius = np.sqrt((u / radius_u) ** 2 + (v / radius_v) ** 2)
@@ -164,14 +165,17 @@ class _Painter:
 
     def _body(self) -> None:
         canvas, person, place = self.canvas, self.person, self.place
-        x, y = canvas.x - canvas.centre_x * 0.5, canvas.y - canvas.centre_y * 0.3
+        where = (slice(int(canvas.size * 0.58), canvas.size), slice(0, canvas.size))
+        x = canvas.x - canvas.centre_x * 0.5
+        y = canvas.y[:, where[0]] - canvas.centre_y * 0.3
         neck = canvas.edge(np.maximum(np.abs(x) - person.face_width * 0.45, 0.3 - y))
-        canvas.blend(neck, _mixed(self.skin, _DARK, 0.22))
+        canvas.blend(neck, _mixed(self.skin, _DARK, 0.22), where)
         shirt = canvas.ellipse(x, y - 1.34, 0.92, 0.62)
         collar = canvas.ellipse(x, y - 0.72, person.face_width * 0.5, 0.17)
         colour = _tinted(ACCENTS[place.shirt], place.shirt_shift, 0.15)
-        canvas.blend(shirt * (1 - collar), colour)
-        canvas.cover = np.maximum(canvas.cover, np.maximum(neck, shirt))
+        canvas.blend(shirt * (1 - collar), colour, where)
+        view = canvas.cover[:, where[0]]
+        np.maximum(view, np.maximum(neck, shirt), out=view)
 
     def _face(self) -> None:
         canvas, person, place = self.canvas, self.person, self.place
@@ -228,7 +232,7 @@ class _Painter:
         opened, spread, rounded = self.mouth
         u, v, facing = self.on_head(0.0, 0.52)
         half = person.mouth_width * (1 + 0.28 * spread - 0.38 * rounded) * (0.35 + 0.65 * np.maximum(facing, 0))
-        gap = 0.165 * opened * person.talk_gain
+        gap = 0.20 * opened * person.talk_gain
         lip = 0.026 + 0.024 * person.lips + 0.014 * rounded
         where = canvas.window(u, v, 0.36)
         rows, columns = where

@@ -22,6 +22,8 @@ SPEECH_LEVEL = 0.12
 _FORMANTS = np.array([[750, 1200, 2500], [300, 2300, 3000], [320, 800, 2300]], np.float32)
 _BANDWIDTHS = np.array([90, 130, 200], np.float32)
 _WINDOW = 1024
+_INERTIA = (0.1, 0.22, 0.36, 0.22, 0.1)
+"""Lips and jaw have mass: the mouth follows the sound smoothed over five frames."""
 
 Float = NDArray[np.float32]
 
@@ -129,5 +131,6 @@ def mouth_curve(audio: Float) -> Float:
     curve = np.stack(
         [drive * (0.4 + 0.6 * tallness), drive * spread, drive * (1 - spread) * np.clip(1.15 - tallness, 0, 1)], axis=1
     )
-    smooth = np.pad(curve, ((1, 1), (0, 0)), mode="edge")
-    return np.clip(0.2 * smooth[:-2] + 0.6 * smooth[1:-1] + 0.2 * smooth[2:], 0, 1).astype(np.float32)
+    padded_curve = np.pad(curve, ((2, 2), (0, 0)), mode="edge")
+    smooth = sum(weight * padded_curve[i : i + count] for i, weight in enumerate(_INERTIA))
+    return np.asarray(np.clip(smooth, 0, 1), np.float32)

@@ -110,7 +110,7 @@ def _board(count: int, rng: np.random.Generator) -> tuple[Float, Colour]:
     seconds = np.arange(count) / FPS
     angle = rng.uniform(-0.6, 0.6) + (np.pi / 2 if rng.random() < 0.3 else 0.0)
     swing = 2 * np.abs(2 * ((seconds / rng.uniform(1.2, 1.6) + rng.uniform(0, 1)) % 1.0) - 1) - 1
-    rows = np.ones((count, 4), np.float32) * np.array([np.cos(angle), np.sin(angle), 0, rng.uniform(0.24, 0.32)])
+    rows = np.ones((count, 4), np.float32) * np.array([np.cos(angle), np.sin(angle), 0, rng.uniform(0.30, 0.40)])
     rows[:, 2] = 0.62 * swing
     shade = 0.75 + 0.2 * rng.random()
     red, green, blue = ACCENTS[tuple(ACCENTS)[int(rng.integers(len(ACCENTS)))]]
