@@ -55,7 +55,9 @@ def frame_features(audio_BS: Tensor, frames: int, mels: int) -> Tensor:
     """
     margin = (WINDOW - HOP) // 2
     missing = max(0, frames * SAMPLES_PER_FRAME - audio_BS.shape[1])
-    padded = torch.nn.functional.pad(audio_BS[:, : frames * SAMPLES_PER_FRAME], (margin, missing + WINDOW - HOP - margin))
+    padded = torch.nn.functional.pad(
+        audio_BS[:, : frames * SAMPLES_PER_FRAME], (margin, missing + WINDOW - HOP - margin)
+    )
     hops_BNW = padded.unfold(1, WINDOW, HOP) * torch.hann_window(WINDOW, device=audio_BS.device)
     power_BNF = torch.fft.rfft(hops_BNW, n=_FFT).abs().square()
     mel_BNM = power_BNF @ mel_filters(mels).to(audio_BS.device).T
@@ -73,8 +75,6 @@ def latent_tokens(features_BFA: Tensor, first_latent: int, latents: int, tokens:
     """
     margin = (tokens - 4) // 2
     last = 4 * (first_latent + latents - 1) + tokens - margin
-    padded = torch.nn.functional.pad(
-        features_BFA, (0, 0, 3 + margin, max(0, last - features_BFA.shape[1]))
-    )
+    padded = torch.nn.functional.pad(features_BFA, (0, 0, 3 + margin, max(0, last - features_BFA.shape[1])))
     windows_BNAL = padded.unfold(1, tokens, 4)
     return windows_BNAL[:, first_latent : first_latent + latents].transpose(2, 3)

@@ -51,9 +51,7 @@ class ReferenceCache:
 
     def expand(self, times: int) -> "ReferenceCache":
         """The same references for `times` copies of the batch, without copying memory for a batch of one."""
-        return ReferenceCache(
-            tuple((_tile(keys, times), _tile(values, times)) for keys, values in self.layers)
-        )
+        return ReferenceCache(tuple((_tile(keys, times), _tile(values, times)) for keys, values in self.layers))
 
 
 class SelfAttention(nn.Module):
@@ -106,9 +104,7 @@ class Block(nn.Module):
         self.cross_attn = CrossAttention(dim, config.heads)
         self.norm_audio = nn.LayerNorm(dim, eps=1e-6)
         self.audio_attn = CrossAttention(dim, config.heads, zero_output=True)
-        self.ffn = nn.Sequential(
-            nn.Linear(dim, config.ffn), nn.GELU(approximate="tanh"), nn.Linear(config.ffn, dim)
-        )
+        self.ffn = nn.Sequential(nn.Linear(dim, config.ffn), nn.GELU(approximate="tanh"), nn.Linear(config.ffn, dim))
 
     def modulate(self, time_B6E: Tensor) -> Modulation:
         return Modulation(*(self.modulation + time_B6E).chunk(6, dim=1))
@@ -260,7 +256,9 @@ class VideoRefDiT(nn.Module):
     def encode_reference(self, reference_BCTHW: Tensor) -> ReferenceCache:
         """Keys and values of reference latent frames, modulated with the sigma = 0 embedding."""
         batch, _, frames, height, width = reference_BCTHW.shape
-        with torch.autocast(reference_BCTHW.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32):
+        with torch.autocast(
+            reference_BCTHW.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32
+        ):
             r_BNE = (self.patch_embedding(self._patchify(reference_BCTHW)) + self.stream_embedding[4]).float()
             times = [_REFERENCE_TIME + index for index in range(frames)]
             rotation_ND = self._rotation(times, height, width, reference_BCTHW.device)

@@ -35,7 +35,8 @@ class Sampling:
     Attributes:
         guidance: None for a student that has its guidance distilled in.
         eta: of stochastic Euler; 0 is deterministic.
-        reference_latents: latent frames taken from the reference video unless the caller says otherwise.
+        reference_latents: latent frames taken from the reference video unless the caller says otherwise; 0 for a model
+            that has not learned references: the video's first frame then conditions as an image.
     """
 
     steps: int = 12
@@ -133,8 +134,8 @@ class AvatarPipeline:
         if steps is not None and steps < 1:
             raise ValueError(f"steps is at least 1, not {steps}")
         wanted = self.sampling.reference_latents if reference_latents is None else reference_latents
-        if not 1 <= wanted <= 64:
-            raise ValueError(f"reference_latents is 1 to 64, not {wanted}")
+        if not 0 <= wanted <= 64:
+            raise ValueError(f"reference_latents is 0 to 64, not {wanted}")
         plan = _Plan(
             sigmas=schedule(steps or self.sampling.steps, self.sampling.shift),
             guidance=guidance or self.sampling.guidance,
@@ -163,12 +164,14 @@ class AvatarPipeline:
         latents = FIRST_LATENTS + (chunks - 1) * LATER_LATENTS
         features_BFA = frame_features(speech_level(sound_S[None]), total, config.mels)
         audio_BTLA = latent_tokens(features_BFA, 0, latents, config.audio_tokens)
-        cache = self.encode_person(reference_frames, count)
-        sent, last, anchor = 0, None, None
+        cache = self.encode_person(reference_frames, count) if count else None
+        anchor = None if count else self._encode_image(reference_frames[0])
+        sent, last = 0, None
         for chunk in range(chunks):
             new = self._denoise(plan, chunk, audio_BTLA, cache, last, anchor)
             if last is None:
-                pixels, anchor = self.codec.decode(new), new[:, :, 0]
+                pixels = self.codec.decode(new)
+                anchor = new[:, :, 0] if anchor is None else anchor
             else:
                 pixels = self.codec.decode_groups(new)
             last = new[:, :, -PREFIX_FRAMES:]
@@ -184,7 +187,7 @@ class AvatarPipeline:
         plan: "_Plan",
         chunk: int,
         audio_BTLA: Tensor,
-        cache: ReferenceCache,
+        cache: ReferenceCache | None,
         prefix: Tensor | None,
         anchor: Tensor | None,
     ) -> Tensor:
@@ -208,6 +211,11 @@ class AvatarPipeline:
         velocity = make_velocity(self.model, given, plan.guidance)
         shape = (1, config.channels, count, side, side)
         return sample(velocity, shape, plan.sigmas, seed=plan.seed, chunk=chunk, eta=self.sampling.eta)
+
+    @torch.inference_mode()
+    def _encode_image(self, frame: NDArray[np.uint8]) -> Tensor:
+        """The latent image `[1, C, H, W]` of one frame."""
+        return self.codec.encode(to_float(torch.from_numpy(frame))[None, None])[:, :, 0]
 
     def _checked_reference(self, frames: Frames) -> Frames:
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (self.size, self.size, 3):

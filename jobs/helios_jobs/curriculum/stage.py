@@ -1,0 +1,182 @@
+"""What the five stages share: the parent bundle, the bank, random draws, flow matching, parameter groups, the product."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from helios.errors import InputError
+from helios_jobs.curriculum.bank import Bank, fitted_codec, load_bank
+from helios_jobs.curriculum.config import StageConfig
+from helios_jobs.curriculum.objective import Batch, LossOutput, Preview, StageContext
+from helios_jobs.curriculum.preview import make_preview
+from helios_model.codec import PatchCodec
+from helios_model.config import preset
+from helios_model.dit import PREFIX_FRAMES, VideoRefDiT
+from helios_model.pipeline import FIRST_LATENTS, AvatarPipeline, BundleError, Sampling
+from helios_model.sampler import shifted
+from helios_model.text import tokenize
+
+_WITHOUT_MUON = ("embedding", "modulation", "time_", "head", "position")
+
+
+class Stage:
+    """Base of the five objectives; a subclass says what a batch is and what its loss is."""
+
+    def __init__(self, config: StageConfig) -> None:
+        self.config = config
+        self.ctx: StageContext
+        self.codec: PatchCodec
+        self.bank: Bank
+        self.sampling = Sampling(shift=config.shift, reference_latents=0)
+        self.lineage: dict[str, Any] = {}
+
+    def setup(self, ctx: StageContext) -> nn.Module:
+        self.ctx = ctx
+        torch.set_flush_denormal(True)
+        model = self._load_parent(ctx) if ctx.parent is not None else self._first_model(ctx)
+        model.compute_dtype = matmul_dtype(self.config.precision, ctx.device)
+        self.bank = load_bank(ctx.cache, self.config.data, model.config, self.codec, rank=ctx.rank)
+        self._silent_L = tokenize([""], buckets=model.config.text_buckets, length=model.config.text_tokens)[0]
+        tag_for_muon(model)
+        self.prepare(model)
+        return model.to(ctx.device).train().requires_grad_()
+
+    def prepare(self, model: VideoRefDiT) -> None:
+        """Make the frozen companions of a stage from its starting model."""
+
+    def batch(self, step: int) -> Batch:
+        raise NotImplementedError
+
+    def loss(self, module: nn.Module, batch: Batch, step: int) -> LossOutput:
+        return flow_matching_loss(module, batch)
+
+    def export(self, state_dict: Mapping[str, Tensor], folder: Path) -> None:
+        model = VideoRefDiT(preset(self.config.preset))
+        model.load_state_dict({name: tensor.float() for name, tensor in state_dict.items()})
+        pipeline = AvatarPipeline(model, self.codec, self.sampling, document={"stage": self.config.stage})
+        pipeline.save_pretrained(folder, lineage=self.lineage | {"stage": self.config.stage})
+
+    def preview(self, folder: Path) -> Preview:
+        return make_preview(AvatarPipeline.from_pretrained(folder), seed=self.config.seed)
+
+    def parameter_groups(self, module: nn.Module, lr: float) -> list[dict[str, Any]]:
+        tag_for_muon(module)
+        parameters = list(module.parameters())
+        muon = self.config.optimizer == "muon"
+        decay = self.config.weight_decay
+        if not muon:
+            return [{"params": parameters, "lr": lr, "use_muon": False, "weight_decay": decay}]
+        matrices = [parameter for parameter in parameters if parameter.use_muon]  # type: ignore[attr-defined]  # our tag
+        others = [parameter for parameter in parameters if not parameter.use_muon]  # type: ignore[attr-defined]  # our tag
+        adam_lr = self.config.adam_lr * lr / self.config.lr
+        return [
+            {"params": matrices, "lr": lr, "use_muon": True, "weight_decay": decay},
+            {"params": others, "lr": adam_lr, "use_muon": False, "weight_decay": 0.0},
+        ]
+
+    def draws(self, step: int, *, shared: bool = False) -> torch.Generator:
+        """Random numbers of (seed, stage, step), and of the rank unless all ranks are to draw the same."""
+        rank = "all" if shared else self.ctx.rank
+        key = f"{self.config.stage}/{self.config.seed}/{self.ctx.seed}/{step}/{rank}"
+        digest = hashlib.sha256(key.encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+    def noisy(self, clean_BCTHW: Tensor, generator: torch.Generator) -> Batch:
+        """`z = (1 - sigma) x0 + sigma eps` at drawn noise levels, with what made it."""
+        normal_B = torch.randn(clean_BCTHW.shape[0], generator=generator)
+        sigma_B = shifted(torch.sigmoid(self.config.sigma_mean + self.config.sigma_std * normal_B), self.config.shift)
+        noise = torch.randn(clean_BCTHW.shape, generator=generator)
+        return {"clean": clean_BCTHW, "noise": noise, "sigma": sigma_B}
+
+    def clip(self, people: Tensor, places: Tensor, *, prefix: bool, image: bool) -> Batch:
+        """Clean latents of clips with their conditions; a later chunk (`prefix`) always has its anchor image."""
+        latents = self.bank.latents[people, places].float()
+        audio = self.bank.audio[people, places].float()
+        start = 1 + PREFIX_FRAMES if prefix else 0
+        stop = latents.shape[2] if prefix else FIRST_LATENTS
+        batch = {"clean": latents[:, :, start:stop], "audio": audio[:, :stop]}
+        if prefix:
+            batch |= {"prefix": latents[:, :, 1:start], "audio": audio[:, 1:stop]}
+        if prefix or image:
+            batch["anchor"] = latents[:, :, 0]
+        return batch
+
+    def words(self, people: Tensor, places: Tensor, which: Tensor, drop: Tensor) -> Tensor:
+        """Word numbers of captions; `which` 0 is the whole one and 1 the scene, dropped ones are silent."""
+        words_BL = self.bank.words[people, places, which].long()
+        return torch.where(drop[:, None], self._silent_L, words_BL)
+
+    def _first_model(self, ctx: StageContext) -> VideoRefDiT:
+        config = preset(self.config.preset)
+        torch.manual_seed(self.config.seed)
+        self.codec = fitted_codec(ctx.cache, self.config.data, config)
+        return VideoRefDiT(config)
+
+    def _load_parent(self, ctx: StageContext) -> VideoRefDiT:
+        try:
+            parent = AvatarPipeline.from_pretrained(ctx.parent or "")
+        except BundleError as error:
+            raise InputError(f"the checkpoint of the stage before cannot be used: {error}") from error
+        if parent.model.config != preset(self.config.preset):
+            raise InputError(
+                f"the checkpoint in {ctx.parent} has preset {parent.model.config.preset!r}, "
+                f"this stage wants {self.config.preset!r}"
+            )
+        self.codec = parent.codec
+        self.lineage = {"parent": str(ctx.parent), "parent_stage": parent.document.get("stage")}
+        return parent.model
+
+
+def flow_matching_loss(module: nn.Module, batch: Batch) -> LossOutput:
+    """Mean squared error of the velocity `eps - x0` (TAVR eq. 6)."""
+    velocity = predict(module, batch)
+    error = (velocity - (batch["noise"] - batch["clean"])).square()
+    loss = error.mean()
+    return LossOutput(loss, {"flow_matching": float(loss.detach())}, count_tokens(batch))
+
+
+def predict(module: nn.Module, batch: Batch) -> Tensor:
+    """The module's velocity at the batch's noise levels, under all its conditions."""
+    sigma = batch["sigma"][:, None, None, None, None]
+    velocity: Tensor = module(
+        batch.get("z", (1 - sigma) * batch["clean"] + sigma * batch["noise"]),
+        batch["sigma"],
+        batch["text"],
+        audio_BTLA=batch.get("audio"),
+        audio_keep_B=batch.get("audio_keep"),
+        prefix_BCTHW=batch.get("prefix"),
+        anchor_BCHW=batch.get("anchor"),
+        reference_BCTHW=batch.get("reference"),
+    )
+    return velocity
+
+
+def count_tokens(batch: Batch) -> int:
+    """Latent positions of generation and reference; the tiny presets have one token for each."""
+    streams = [batch[name] for name in ("clean", "prefix", "anchor", "reference") if name in batch]
+    return sum(stream.numel() // stream.shape[1] for stream in streams)
+
+
+def tag_for_muon(module: nn.Module) -> None:
+    """Mark the matrices inside blocks; embedders, modulation, positions, head, norms and biases go to AdamW."""
+    for name, parameter in module.named_parameters():
+        hidden = parameter.ndim == 2 and not any(word in name for word in _WITHOUT_MUON)
+        parameter.use_muon = hidden  # type: ignore[attr-defined]  # DeepSpeed's Muon reads this attribute
+
+
+def matmul_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """bf16 where it is asked for, or where the device has instructions for it and the choice is left to us."""
+    if precision == "auto":
+        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else has_native_bf16()
+        return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def has_native_bf16() -> bool:
+    """Whether this CPU multiplies bf16 in hardware; elsewhere torch emulates it at a fraction of fp32's speed."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
