@@ -64,8 +64,7 @@ def build(args: Mapping[str, Any]) -> serve.Application:
         raise InputError(f"the service's configuration is not valid: {error}") from error
     passed = {name: args.get(name) for name in ("model", "job_dir", "config")}
     passed["tracking_uri"] = args.get("tracking_uri") or os.environ.get("MLFLOW_TRACKING_URI")
-    deployment = serve.deployment(
-        serve.ingress()(AvatarReplica),
+    configured = serve.deployment(
         name="avatar",
         num_replicas=1,
         max_ongoing_requests=_MAX_ONGOING_REQUESTS,
@@ -78,4 +77,4 @@ def build(args: Mapping[str, Any]) -> serve.Application:
             **({"memory": resources.memory} if resources.memory else {}),
         },
     )
-    return deployment.bind(passed)
+    return configured(serve.ingress()(AvatarReplica)).bind(passed)

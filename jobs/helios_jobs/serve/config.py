@@ -18,7 +18,7 @@ class ServeConfig(Model):
     """Largest frame of a reference clip, width times height."""
     max_queued: int = Field(default=16, ge=1, le=100_000)
     """Videos that may wait or be made at once; more are told to come back later (429)."""
-    reference_frames: int = Field(default=100, ge=1, le=10_000)
-    """Frames taken from the reference clip, at the model's frame rate from its start."""
+    reference_frames: int = Field(default=250, ge=1, le=10_000)
+    """Frames taken from the reference clip, at the model's frame rate from its start; the model picks among them."""
     output_pixels: int = Field(default=256, ge=16, le=4096)
     """Shorter side of the video, to which the model's frames are scaled."""

@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from helios.errors import EngineError, InputError
 from helios_jobs.serve.service import ServedModel
@@ -62,10 +62,12 @@ def _parts(model: str) -> tuple[str, str, str]:
 
 
 def _pipeline(folder: Path) -> "AvatarPipeline":
-    from helios_model.pipeline import AvatarPipeline
+    from helios_model.pipeline import AvatarPipeline, BundleError
 
     bundle = next((found for found in (folder, folder / "bundle") if (found / "config.json").is_file()), None)
     if bundle is None:
         raise InputError(f"there is no model bundle in {folder}", hint="a bundle has a config.json")
-    pipeline: Any = AvatarPipeline.from_pretrained(bundle)
-    return pipeline  # type: ignore[no-any-return]  # until both sides are checked together
+    try:
+        return AvatarPipeline.from_pretrained(bundle)
+    except BundleError as error:
+        raise InputError(f"the model bundle in {folder} cannot be loaded: {error}") from error

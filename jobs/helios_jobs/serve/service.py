@@ -33,9 +33,14 @@ _UNFINISHED = frozenset({VideoStatus.QUEUED, VideoStatus.IN_PROGRESS})
 class Pipeline(Protocol):
     """What is asked of `helios_model.pipeline.AvatarPipeline`."""
 
-    size: int
-    fps: int
-    sample_rate: int
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def fps(self) -> int: ...
+
+    @property
+    def sample_rate(self) -> int: ...
 
     def generate(
         self, reference_frames: NDArray[np.uint8], audio: NDArray[np.float32], *, prompt: str, seed: int
