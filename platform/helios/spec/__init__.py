@@ -4,11 +4,8 @@ from helios.spec.base import API_VERSION, Condition, Metadata, Status
 from helios.spec.cell import CapacityType, Cell, CellSpec, NodePool
 from helios.spec.curriculum import Curriculum, CurriculumSpec, Stage
 from helios.spec.job import Job, JobSpec, JobTemplate
+from helios.spec.kinds import KINDS, PLURALS, AnyDocument, Loaded
 from helios.spec.loading import (
-    KINDS,
-    PLURALS,
-    AnyDocument,
-    Loaded,
     from_json,
     load_documents,
     parse_documents,

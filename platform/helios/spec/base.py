@@ -1,20 +1,34 @@
 """What every kind is made of: the strict base model, names, quantities as field types, metadata and status."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
-from pydantic import SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    WithJsonSchema,
+    model_serializer,
+)
 from pydantic.alias_generators import to_camel
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from helios.spec import quantities
+from helios.spec.source import FieldPath
 
 API_VERSION = "helios/v1"
-NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
-ENV_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,254}$"
-SECRET_PATTERN = r"^(env:[A-Za-z_][A-Za-z0-9_]{0,254}|file:/.{1,4095})$"
+
+Errors = list[tuple[FieldPath, str, str]]
+"""Problems across fields: (path, nearest valid name or empty, message) each."""
 
 
 class Model(BaseModel):
@@ -30,54 +44,80 @@ class Model(BaseModel):
     )
 
 
-def located(title: str, errors: Sequence[tuple[tuple[str | int, ...], str, str]]) -> ValidationError:
-    """An error of several places at once, to raise from a model validator: (place, nearest name, message) each."""
-    return ValidationError.from_exception_data(
-        title,
-        [
-            InitErrorDetails(
-                type=PydanticCustomError("helios", "{problem}", {"problem": message, "nearest": near}),
-                loc=loc,
-                input=None,
-            )
-            for loc, near, message in errors
-        ],
-    )
-
-
-def _name(value: str) -> str:
-    if not re.fullmatch(NAME_PATTERN, value):
-        raise ValueError(
-            "expected a name of at most 63 lower-case letters, digits and '-', that begins and ends with a letter or "
-            f"digit (RFC 1123), got {quantities.shown(value)}"
+def located(title: str, errors: Errors) -> ValidationError:
+    """One error for several places, to raise from a model validator."""
+    details = [
+        InitErrorDetails(
+            type=PydanticCustomError("helios", "{problem}", {"problem": message, "nearest": near}), loc=path, input=None
         )
-    return value
+        for path, near, message in errors
+    ]
+    return ValidationError.from_exception_data(title, details)
 
 
-def _env_name(value: str) -> str:
-    if not re.fullmatch(ENV_PATTERN, value):
-        raise ValueError(f"expected the name of an environment variable, got {quantities.shown(value)}")
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """Text of one form, for `Annotated[str, Matching(...)]`; the form goes into the JSON Schema too.
+
+    Attributes:
+        expected: what to say was expected, in words.
+        secret: the text may be a secret that was written in the wrong place, so errors do not repeat it.
+    """
+
+    pattern: str
+    expected: str
+    secret: bool = False
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "pattern": self.pattern}
+
+    def check(self, value: str) -> str:
+        if re.fullmatch(self.pattern, value) and "\n" not in value:
+            return value
+        context = {"problem": f"expected {self.expected}", "nearest": "", "secret": self.secret}
+        if not self.secret:
+            context["problem"] = f"{context['problem']}, got {quantities.shown(value)}"
+        raise PydanticCustomError("helios", "{problem}", context)
+
+
+def _not_reserved(value: str) -> str:
     if value.startswith("HELIOS_"):
         raise ValueError(f"{value} cannot be set: HELIOS_ variables are what the platform tells a job")
-    return value
-
-
-def _secret(value: str) -> str:
-    if not re.fullmatch(SECRET_PATTERN, value):
-        raise ValueError("expected where the secret is, env:NAME or file:/path, never the secret itself")
     return value
 
 
 Integer = Annotated[int, Field(strict=True)]
 """A whole number; `true` and `"3"` are not."""
 
-Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": NAME_PATTERN, "maxLength": 63})]
+Name = Annotated[
+    str,
+    Matching(
+        r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
+        "a name (RFC 1123): at most 63 lower-case letters, digits and '-', first and last a letter or digit",
+    ),
+]
 """An RFC 1123 label."""
 
-EnvName = Annotated[str, AfterValidator(_env_name), Field(json_schema_extra={"pattern": ENV_PATTERN})]
+EnvName = Annotated[
+    str,
+    Matching(r"^[A-Za-z_][A-Za-z0-9_]{0,254}$", "the name of an environment variable"),
+    AfterValidator(_not_reserved),
+]
 
-SecretRef = Annotated[str, AfterValidator(_secret), Field(json_schema_extra={"pattern": SECRET_PATTERN})]
+SecretRef = Annotated[
+    str,
+    Matching(
+        r"^(env:[A-Za-z_][A-Za-z0-9_]{0,254}|file:/.{1,4095})$",
+        "where the secret is, env:NAME or file:/path, never the secret itself",
+        secret=True,
+    ),
+]
 """Where a secret is read when a job starts, on the cell that runs it: `env:NAME` or `file:/path`."""
+
+AcceleratorType = Annotated[str, Matching(r"^[A-Za-z][A-Za-z0-9._-]{0,62}$", "an accelerator type, like H100")]
 
 Accelerators = Annotated[
     quantities.Accelerators,
@@ -105,7 +145,7 @@ Duration = Annotated[
     BeforeValidator(quantities.parse_duration),
     PlainSerializer(quantities.format_duration),
     WithJsonSchema({
-        "type": ["string", "number"], "pattern": quantities.DURATION_PATTERN, "minimum": 0, "examples": ["30s", "1h30m"],
+        "type": ["string", "number"], "pattern": quantities.DURATION_PATTERN, "minimum": 0, "examples": ["1h30m"],
     }),
 ]  # fmt: skip
 
@@ -115,9 +155,9 @@ class Metadata(Model):
 
     name: Name
     """Unique among the objects of its kind; an RFC 1123 label."""
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = Field(default={})
     """Short strings to select objects by."""
-    annotations: dict[str, str] = {}
+    annotations: dict[str, str] = Field(default={})
     """Free notes for people and tools; HELIOS never reads them."""
     uid: str | None = None
     """Set by the control plane, ignored in files."""
@@ -153,7 +193,7 @@ class Status(Model):
 
     model_config = ConfigDict(extra="allow")
 
-    conditions: list[Condition] = []
+    conditions: list[Condition] = Field(default=[])
     """Observations, one a type."""
 
 
@@ -166,3 +206,9 @@ class Document(Model):
     """Who the object is."""
     status: Status = Status()
     """What the control plane observes; ignored in files."""
+
+    @classmethod
+    def across(cls, data: Mapping[str, Any]) -> Errors:
+        """What is wrong between fields of plain data that some other problem keeps from becoming a document."""
+        del data
+        return []

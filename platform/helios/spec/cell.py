@@ -1,12 +1,13 @@
 """Kind `Cell`: one failure domain with one cluster, one bucket, one fabric."""
 
 import ipaddress
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from helios.spec.base import Accelerators, Document, Duration, Integer, Model, Name, located
+from helios.spec.base import Accelerators, Document, Duration, Errors, Integer, Matching, Model, Name, located
 from helios.spec.workload import Range
 
 
@@ -26,19 +27,23 @@ def _cidr(value: str) -> str:
     return value
 
 
+KubernetesVersion = Annotated[str, Matching(r"^1\.[0-9]{1,3}$", 'a Kubernetes minor version, like "1.33"')]
+CellStandard = Annotated[str, Matching(r"^v[0-9]{1,4}$", "a cell standard, like v1")]
+
+
 class Network(Model):
     """The cell's private network."""
 
     cidr: Annotated[str, AfterValidator(_cidr)] = "10.0.0.0/16"
     """Address range; cells that are to be peered need ranges that do not overlap."""
-    zones: list[str] = []
+    zones: list[str] = Field(default=[])
     """Availability zones; empty lets the cloud choose."""
 
 
 class Cluster(Model):
     """The cell's Kubernetes cluster."""
 
-    kubernetes_version: str = Field(default="1.33", pattern=r"^1\.[0-9]{1,3}$")
+    kubernetes_version: KubernetesVersion = "1.33"
     """Minor version, quoted: `"1.33"`."""
 
 
@@ -78,7 +83,7 @@ class CellSpec(Model):
 
     provider: Literal["local", "aws", "simulated"]
     """Who runs the machines; `local` is this machine."""
-    standard: str = Field(default="v1", pattern=r"^v[0-9]+$")
+    standard: CellStandard = "v1"
     """Cell standard that the cell must meet before it is Ready."""
     region: str = Field(default="local", min_length=1)
     """Region in the provider's own words."""
@@ -93,17 +98,8 @@ class CellSpec(Model):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        errors: list[tuple[tuple[str | int, ...], str, str]] = []
-        if self.provider == "aws" and "region" not in self.model_fields_set:
-            errors.append((("region",), "", "is required for provider aws"))
-        first: dict[str, int] = {}
-        for index, pool in enumerate(self.node_pools):
-            if first.setdefault(pool.name, index) != index:
-                where = f"nodePools[{first[pool.name]}]"
-                errors.append((("nodePools", index, "name"), "", f"{pool.name!r} is already the name of {where}"))
-            if self.provider == "aws" and pool.instance_type is None:
-                errors.append((("nodePools", index, "instanceType"), "", "is required for provider aws"))
-        if errors:
+        pools = [(pool.name, pool.instance_type is not None) for pool in self.node_pools]
+        if errors := _wrong_pools(self.provider, pools, has_region="region" in self.model_fields_set):
             raise located("Cell", errors)
         return self
 
@@ -115,3 +111,30 @@ class Cell(Document):
     """`Cell`."""
     spec: CellSpec
     """What the cell is made of."""
+
+    @classmethod
+    def across(cls, data: Mapping[str, Any]) -> Errors:
+        spec = data.get("spec")
+        pools = spec.get("nodePools") if isinstance(spec, Mapping) else None
+        if not isinstance(spec, Mapping) or not isinstance(pools, list):
+            return []
+        known = [
+            (pool.get("name"), "instanceType" in pool) if isinstance(pool, Mapping) else (None, True) for pool in pools
+        ]
+        errors = _wrong_pools(spec.get("provider"), known, has_region="region" in spec)
+        return [(("spec", *path), near, message) for path, near, message in errors]
+
+
+def _wrong_pools(provider: object, pools: Sequence[tuple[object, bool]], *, has_region: bool) -> Errors:
+    """Names used twice, and what a cloud cannot do without; pools are (name, has an instance type)."""
+    errors: Errors = []
+    if provider == "aws" and not has_region:
+        errors.append((("region",), "", "is required for provider aws"))
+    names = [name for name, _ in pools]
+    for index, (name, has_instance_type) in enumerate(pools):
+        if isinstance(name, str) and names.index(name) != index:
+            message = f"{name!r} is already the name of nodePools[{names.index(name)}]"
+            errors.append((("nodePools", index, "name"), "", message))
+        if provider == "aws" and not has_instance_type:
+            errors.append((("nodePools", index, "instanceType"), "", "is required for provider aws"))
+    return errors

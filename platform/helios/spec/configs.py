@@ -11,19 +11,17 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from helios.errors import Problem, SpecError
 from helios.spec.curriculum import Curriculum
 from helios.spec.job import Job
+from helios.spec.kinds import AnyDocument, Loaded
 from helios.spec.problems import problems_of
 from helios.spec.service import Service
-from helios.spec.source import Path, Source
-
-if TYPE_CHECKING:
-    from helios.spec.loading import AnyDocument
+from helios.spec.source import FieldPath, Source
 
 GROUP = "helios.configs"
 
@@ -36,19 +34,23 @@ class Findings:
     notes: tuple[str, ...] = ()
 
 
-def check(document: "AnyDocument") -> tuple[str, ...]:
-    """Check every config of a document that did not come from a file. Returns notes on what could not be checked.
+def check(document: AnyDocument | Loaded) -> tuple[str, ...]:
+    """Check every config of a document. Returns notes on what could not be checked.
+
+    What `load_documents` returned was checked as it was read, with lines; it is not checked again.
 
     Raises:
         SpecError: with every problem.
     """
+    if isinstance(document, Loaded):
+        return document.notes
     found = look(document)
     if found.problems:
         raise SpecError(found.problems)
     return found.notes
 
 
-def look(document: "AnyDocument", source: Source | None = None) -> Findings:
+def look(document: AnyDocument, source: Source | None = None) -> Findings:
     """Check every config of a document; `source` gives problems their lines."""
     problems: list[Problem] = []
     notes: list[str] = []
@@ -67,8 +69,8 @@ def look(document: "AnyDocument", source: Source | None = None) -> Findings:
     return Findings(tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(notes)))
 
 
-def _configs(document: "AnyDocument") -> Iterator[tuple[Path, str, Mapping[str, Any]]]:
-    """Path, module and content of each config."""
+def _configs(document: AnyDocument) -> Iterator[tuple[FieldPath, str, Mapping[str, Any]]]:
+    """FieldPath, module and content of each config."""
     if isinstance(document, Job):
         yield ("spec", "config"), module_of(document.spec.entrypoint), document.spec.config
     elif isinstance(document, Service):
@@ -90,7 +92,7 @@ def module_of(entrypoint: str) -> str:
 
 
 def _problems(
-    error: ValidationError, model: type[BaseModel], config: Mapping[str, Any], source: Source | None, path: Path
+    error: ValidationError, model: type[BaseModel], config: Mapping[str, Any], source: Source | None, path: FieldPath
 ) -> list[Problem]:
     """Problems at the stage's own config, or at `spec.defaults.config` where the value was written there."""
     own = problems_of(error, model, config, source=source, prefix=path)

@@ -1,17 +1,18 @@
 """Kind `Curriculum`: jobs in an order, each starting from what the one before it made."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_serializer, model_validator
 
 from helios.errors import nearest
-from helios.spec.base import Document, Model, Name, located
+from helios.spec.base import Document, Errors, Model, Name, located
 from helios.spec.job import JobSpec, JobTemplate
 
 MAX_STAGES = 64
 _JOB_NAME_ROOM = 63 - len("-r9999-")
-Errors = list[tuple[tuple[str | int, ...], str, str]]
+Needs = Sequence[tuple[str, Sequence[str] | None]]
+"""Stages as (name, needs), in order."""
 
 
 class Stage(JobTemplate):
@@ -45,7 +46,7 @@ class CurriculumSpec(Model):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        errors = self._wrong_names() or self._wrong_order()
+        errors = wrong_needs([(stage.name, stage.needs) for stage in self.stages])
         for index, stage in enumerate(self.stages):
             errors += self._wrong_job(index, stage)
         if errors:
@@ -61,10 +62,7 @@ class CurriculumSpec(Model):
 
     def needs(self, name: str) -> list[str]:
         """The stages that `name` waits for, the implicit one included."""
-        names = [stage.name for stage in self.stages]
-        index = names.index(name)
-        explicit = self.stages[index].needs
-        return list(explicit) if explicit is not None else names[max(index - 1, 0) : index]
+        return _waits([(stage.name, stage.needs) for stage in self.stages])[name]
 
     def job_spec(self, stage_name: str) -> JobSpec:
         """The job of a stage: its own fields over `defaults`; maps merged one level, `config` to any depth."""
@@ -79,29 +77,6 @@ class CurriculumSpec(Model):
             if isinstance(merged[field], dict) and field in base and field in own:
                 merged[field] = _merge(base[field], own[field], deep=field == "config")
         return JobSpec.model_validate(merged, by_alias=True, by_name=False)
-
-    def _wrong_names(self) -> Errors:
-        names = [stage.name for stage in self.stages]
-        errors: Errors = []
-        for index, stage in enumerate(self.stages):
-            if (first := names.index(stage.name)) != index:
-                errors.append((("stages", index, "name"), "", f"{stage.name!r} is already the name of stages[{first}]"))
-            for place, need in enumerate(stage.needs or ()):
-                if need not in names:
-                    message = f"no stage is named {need!r}; expected one of: {', '.join(names)}"
-                    errors.append((("stages", index, "needs", place), nearest(need, names), message))
-        return errors
-
-    def _wrong_order(self) -> Errors:
-        """Stages that wait for themselves, found by taking away whatever can run until nothing more can."""
-        waiting = {stage.name: set(self.needs(stage.name)) for stage in self.stages}
-        while ready := {name for name, needs in waiting.items() if not needs & waiting.keys()}:
-            waiting = {name: needs for name, needs in waiting.items() if name not in ready}
-        return [
-            (("stages", index, "needs"), "", f"stages wait for each other: {_cycle(stage.name, waiting)}")
-            for index, stage in enumerate(self.stages)
-            if stage.name in waiting and _cycle(stage.name, waiting)
-        ]
 
     def _wrong_job(self, index: int, stage: Stage) -> Errors:
         try:
@@ -126,6 +101,17 @@ class Curriculum(Document):
     spec: CurriculumSpec
     """The stages and what they share."""
 
+    @classmethod
+    def across(cls, data: Mapping[str, Any]) -> Errors:
+        spec = data.get("spec")
+        stages = spec.get("stages") if isinstance(spec, Mapping) else None
+        if not isinstance(stages, list) or not all(isinstance(stage, Mapping) for stage in stages):
+            return []
+        pairs = [(stage.get("name"), stage.get("needs")) for stage in stages[:MAX_STAGES]]
+        if any(not isinstance(name, str) or not _are_names(needs) for name, needs in pairs):
+            return []
+        return [(("spec", *path), near, message) for path, near, message in wrong_needs(pairs)]
+
     @model_validator(mode="after")
     def _room_for_job_names(self) -> Self:
         room = _JOB_NAME_ROOM - len(self.metadata.name)
@@ -137,6 +123,45 @@ class Curriculum(Document):
         if errors:
             raise located("Curriculum", errors)
         return self
+
+
+def wrong_needs(stages: Needs) -> Errors:
+    """Names used twice and needs that nothing fulfils, or else stages that wait for each other."""
+    names = [name for name, _ in stages]
+    errors: Errors = []
+    for index, (name, needs) in enumerate(stages):
+        if (first := names.index(name)) != index:
+            errors.append((("stages", index, "name"), "", f"{name!r} is already the name of stages[{first}]"))
+        for place, need in enumerate(needs or ()):
+            if need not in names:
+                message = f"no stage is named {need!r}; expected one of: {', '.join(names)}"
+                errors.append((("stages", index, "needs", place), nearest(need, names), message))
+    return errors or _wrong_order(stages)
+
+
+def _wrong_order(stages: Needs) -> Errors:
+    """Find stages that wait for themselves: take away whatever can run until nothing more can."""
+    waiting = {name: set(needs) for name, needs in _waits(stages).items()}
+    while ready := {name for name, needs in waiting.items() if not needs & waiting.keys()}:
+        waiting = {name: needs for name, needs in waiting.items() if name not in ready}
+    return [
+        (("stages", index, "needs"), "", f"stages wait for each other: {cycle}")
+        for index, (name, _) in enumerate(stages)
+        if name in waiting and (cycle := _cycle(name, waiting))
+    ]
+
+
+def _waits(stages: Needs) -> dict[str, list[str]]:
+    """What each stage waits for: what it says, or the stage before it."""
+    names = [name for name, _ in stages]
+    return {
+        name: list(needs) if needs is not None else names[max(index - 1, 0) : index]
+        for index, (name, needs) in enumerate(stages)
+    }
+
+
+def _are_names(needs: object) -> bool:
+    return needs is None or (isinstance(needs, list) and all(isinstance(need, str) for need in needs))
 
 
 def _merge(base: Mapping[str, Any], own: Mapping[str, Any], *, deep: bool) -> dict[str, Any]:

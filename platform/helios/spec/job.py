@@ -4,8 +4,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from helios.spec.base import Document, EnvName, Model, Name, SecretRef, located
-from helios.spec.workload import Checkpoint, Integer, Placement, QoS, Resources, Retry, Timeout, Workers
+from helios.spec.base import Document, EnvName, Integer, Model, Name, SecretRef, located
+from helios.spec.workload import Checkpoint, Placement, QoS, Resources, Retry, Timeout, Workers
 
 
 class JobTemplate(Model):
@@ -23,11 +23,11 @@ class JobTemplate(Model):
     """Command line that runs on the cell: `python -m my.training`."""
     workdir: str | None = None
     """Folder to run in, on the cell; the job's own folder where it is not set."""
-    config: dict[str, Any] = {}
+    config: dict[str, Any] = Field(default={})
     """Settings for the program, free-form; checked where the program's package says how (`helios.configs`)."""
-    envs: dict[EnvName, str] = {}
+    envs: dict[EnvName, str] = Field(default={})
     """Environment variables."""
-    secrets: dict[EnvName, SecretRef] = {}
+    secrets: dict[EnvName, SecretRef] = Field(default={})
     """Environment variables whose values are read on the cell: `env:NAME` or `file:/path`."""
     checkpoint: Checkpoint = Checkpoint()
     """How the job protects its progress."""

@@ -1,10 +1,10 @@
 """Files, text and JSON to validated documents, with every problem at once and where it is."""
 
+import math
 import os
+import pathlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -12,50 +12,17 @@ from pydantic import BaseModel, ValidationError
 from helios.errors import Problem, SpecError, nearest
 from helios.spec import configs
 from helios.spec.base import API_VERSION
-from helios.spec.cell import Cell
-from helios.spec.curriculum import Curriculum
-from helios.spec.job import Job
+from helios.spec.kinds import KINDS, AnyDocument, Loaded
 from helios.spec.problems import problems_of
 from helios.spec.quantities import shown
-from helios.spec.service import Service
-from helios.spec.source import MAX_BYTES, Position, Source, dotted, position_of, read_sources
-from helios.spec.tenant import Tenant
-
-AnyDocument = Cell | Tenant | Job | Curriculum | Service
-
-KINDS: dict[str, type[AnyDocument]] = {
-    "Cell": Cell,
-    "Tenant": Tenant,
-    "Job": Job,
-    "Curriculum": Curriculum,
-    "Service": Service,
-}
-PLURALS = {"Cell": "cells", "Tenant": "tenants", "Job": "jobs", "Curriculum": "curricula", "Service": "services"}
-"""Kinds in URLs and on the command line."""
+from helios.spec.source import MAX_BYTES, MAX_DEPTH, FieldPath, Source, dotted, position_of, read_sources
 
 STDIN = "-"
 _SUFFIXES = (".yaml", ".yml")
 MAX_FILES = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """One document of one file.
-
-    Attributes:
-        line: where the document begins, 1-based.
-        positions: 1-based (line, column) of each value by its dotted path (`spec.nodePools[0].instanceType`).
-        notes: what could not be checked, and why; one sentence each.
-    """
-
-    document: AnyDocument
-    file: str
-    line: int
-    positions: Mapping[str, Position] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-
-def load_documents(paths: Sequence[Path | str]) -> list[Loaded]:
+def load_documents(paths: Sequence[pathlib.Path | str]) -> list[Loaded]:
     """Read and validate files, folders (all *.yaml and *.yml below) and `-` (standard input).
 
     Raises:
@@ -69,7 +36,7 @@ def load_documents(paths: Sequence[Path | str]) -> list[Loaded]:
             _parse(text, _shown_path(path), loaded, problems)
     problems += _duplicates(loaded)
     if problems:
-        raise SpecError(problems)
+        raise SpecError(_ordered(problems))
     return loaded
 
 
@@ -87,7 +54,7 @@ def parse_documents(text: str, *, file: str = "<text>") -> list[Loaded]:
         _parse(text, file, loaded, problems)
     problems += _duplicates(loaded)
     if problems:
-        raise SpecError(problems)
+        raise SpecError(_ordered(problems))
     return loaded
 
 
@@ -97,10 +64,10 @@ def from_json(data: Mapping[str, Any]) -> AnyDocument:
     Raises:
         SpecError: with every problem; there are no lines in JSON, so `line` is 0.
     """
-    problems: list[Problem] = []
-    document = _document(data, None, problems)
-    if document is None or problems:
-        raise SpecError(problems)
+    problems = _not_json(data)
+    document = None if problems else _document(data, None, problems)
+    if document is None:
+        raise SpecError(_ordered(problems))
     return document
 
 
@@ -116,8 +83,10 @@ def _parse(text: str, file: str, loaded: list[Loaded], problems: list[Problem]) 
         message = f"is empty: expected a document that begins with `apiVersion: {API_VERSION}`"
         problems.append(Problem(message, file=file, line=1, column=1))
     for source in sources:
-        problems += source.problems
-        document = _document(source.data, source, problems)
+        own: list[Problem] = []
+        document = _document(source.data, source, own)
+        said = {(problem.line, problem.column) for problem in source.problems}
+        problems += [*source.problems, *(one for one in own if (one.line, one.column) not in said)]
         if document is not None:
             found = configs.look(document, source)
             problems += found.problems
@@ -136,7 +105,25 @@ def _document(data: object, source: Source | None, problems: list[Problem]) -> A
         return kind.model_validate(data, by_alias=True, by_name=False)
     except ValidationError as error:
         problems += problems_of(error, kind, data, source=source)
+        problems += [_at(source, path, message, near=near) for path, near, message in kind.across(data)]
         return None
+
+
+def _not_json(data: object) -> list[Problem]:
+    """What YAML would not have let through: bottomless nesting, and numbers that JSON cannot write."""
+    open_: list[tuple[FieldPath, object]] = [((), data)]
+    problems: list[Problem] = []
+    while open_:
+        path, here = open_.pop()
+        if len(path) > MAX_DEPTH:
+            return [Problem(f"nested deeper than {MAX_DEPTH} levels", field=dotted(path[:4]))]
+        if isinstance(here, Mapping):
+            open_ += [((*path, str(key)), value) for key, value in here.items()]
+        elif isinstance(here, list):
+            open_ += [((*path, index), value) for index, value in enumerate(here)]
+        elif isinstance(here, float) and not math.isfinite(here):
+            problems.append(Problem("expected a number that is finite", field=dotted(path), value=str(here)))
+    return problems
 
 
 def _kind(data: Mapping[str, Any], source: Source | None, problems: list[Problem]) -> type[AnyDocument] | None:
@@ -157,10 +144,18 @@ def _kind(data: Mapping[str, Any], source: Source | None, problems: list[Problem
     return KINDS[kind] if len(problems) == before and isinstance(kind, str) else None
 
 
-def _at(source: Source | None, path: tuple[str, ...], message: str, *, value: object = "", near: str = "") -> Problem:
-    line, column = source.at(path) if source else (0, 0)
-    file = source.file if source else ""
-    return Problem(message, file, line, column, dotted(path), value if isinstance(value, str) else shown(value), near)
+def _at(source: Source | None, path: FieldPath, message: str, *, value: object = None, near: str = "") -> Problem:
+    if source is None:
+        return Problem(message, field=dotted(path), value="" if value is None else shown(value), nearest=near)
+    line, column = source.at(path)
+    return Problem(message, source.file, line, column, dotted(path), source.text.get(path, ""), near)
+
+
+def _ordered(problems: Sequence[Problem]) -> list[Problem]:
+    """Each problem once, file by file, from top to bottom."""
+    files = list(dict.fromkeys(problem.file for problem in problems))
+    by_place = sorted(problems, key=lambda one: (files.index(one.file), one.line, one.column))
+    return list({(one.file, one.field, one.message): one for one in reversed(by_place)}.values())[::-1]
 
 
 def _duplicates(loaded: Sequence[Loaded]) -> list[Problem]:
@@ -176,11 +171,11 @@ def _duplicates(loaded: Sequence[Loaded]) -> list[Problem]:
     return problems
 
 
-def _files(paths: Sequence[Path | str], problems: list[Problem]) -> Iterable[Path]:
+def _files(paths: Sequence[pathlib.Path | str], problems: list[Problem]) -> Iterable[pathlib.Path]:
     """Each file once, in order; folders are searched, hidden ones inside them are not."""
     seen: set[str] = set()
     for given in paths:
-        path = Path(given)
+        path = pathlib.Path(given)
         if path.is_dir():
             found = _below(path)
             if not found:
@@ -199,24 +194,24 @@ def _files(paths: Sequence[Path | str], problems: list[Problem]) -> Iterable[Pat
                 yield file
 
 
-def _below(folder: Path) -> list[Path]:
-    found: list[Path] = []
+def _below(folder: pathlib.Path) -> list[pathlib.Path]:
+    found: list[pathlib.Path] = []
     for where, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         names = sorted(name for name in files if name.endswith(_SUFFIXES) and not name.startswith("."))
-        found += [Path(where, name) for name in names]
+        found += [pathlib.Path(where, name) for name in names]
         if len(found) > MAX_FILES:
             break
     return found
 
 
-def _no_such_file(path: Path) -> Problem:
+def _no_such_file(path: pathlib.Path) -> Problem:
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     near = nearest(path.name, siblings)
     return Problem("no such file or folder", file=_shown_path(path), nearest=str(path.parent / near) if near else "")
 
 
-def _read(path: Path, problems: list[Problem]) -> str | None:
+def _read(path: pathlib.Path, problems: list[Problem]) -> str | None:
     file = _shown_path(path)
     try:
         if str(path) == STDIN:
@@ -244,5 +239,5 @@ def _too_large(file: str) -> Problem:
     return Problem(f"is larger than {MAX_BYTES // 1024} KiB", file=file, line=1, column=1)
 
 
-def _shown_path(path: Path) -> str:
+def _shown_path(path: pathlib.Path) -> str:
     return "<stdin>" if str(path) == STDIN else str(path)

@@ -6,13 +6,15 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from helios.errors import Problem, nearest
 from helios.spec.quantities import shown
-from helios.spec.source import Path, Source, dotted
+from helios.spec.source import FieldPath, Source, dotted, is_secret
 
 _EXPECTED = {
     "string_type": "a string",
+    "string_too_short": "some text",
     "int_type": "a whole number",
     "int_parsing": "a whole number",
     "int_from_float": "a whole number",
@@ -26,21 +28,26 @@ _EXPECTED = {
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
     "dataclass_type": "a mapping",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "multiple_of": "a multiple of {multiple_of}",
+    "string_pattern_mismatch": "text of the form {pattern}",
+    "too_short": "at least {min_length} of them",
+    "too_long": "at most {max_length} of them",
+    "string_too_long": "at most {max_length} characters",
 }
-_BOUNDS = {
-    "greater_than": ("gt", "more than"),
-    "greater_than_equal": ("ge", "at least"),
-    "less_than": ("lt", "less than"),
-    "less_than_equal": ("le", "at most"),
-}
+_HIDDEN = "(hidden)"
 
 
 def problems_of(
-    error: ValidationError, root: type[BaseModel], data: object, *, source: Source | None = None, prefix: Path = ()
+    error: ValidationError, root: type[BaseModel], data: object, *, source: Source | None = None, prefix: FieldPath = ()
 ) -> list[Problem]:
     """Translate all of `error`'s problems.
 
     Args:
+        error: as pydantic raised it.
         root: the model that refused.
         data: what it refused, as plain data.
         source: where `data` was written; without it problems have no line.
@@ -49,57 +56,51 @@ def problems_of(
     return [_problem(item, root, data, source, prefix) for item in error.errors()]
 
 
-def _problem(item: Any, root: type[BaseModel], data: object, source: Source | None, prefix: Path) -> Problem:
-    loc: Path = tuple(item["loc"])
-    is_key = loc[-1:] == ("[key]",)
-    absent = item["type"] in ("missing", "missing_argument")
-    inner = _in_data(loc[:-1] if is_key else loc, data, keep_last=absent or _is_semantic(item))
+def _problem(
+    item: ErrorDetails, root: type[BaseModel], data: object, source: Source | None, prefix: FieldPath
+) -> Problem:
+    loc: FieldPath = tuple(item["loc"])
+    is_key = loc[-1:] == ("[key]",) or item["type"] == "extra_forbidden"
+    inner = _in_data(loc[:-1] if loc[-1:] == ("[key]",) else loc, data, keep_last=item["type"] in ("missing", "helios"))
     path = (*prefix, *inner)
     written = _value_at(data, inner)
-    message, near = _message(item, inner, root, written, source.text.get(path, "") if source else "")
-    line, column = source.at(path, key=is_key or item["type"] == "extra_forbidden") if source else (0, 0)
-    value = "" if written is _ABSENT else (source.text.get(path) if source else None) or shown(written)
-    if is_key or item["type"] == "extra_forbidden":
-        value = str(inner[-1]) if inner else ""
+    text = source.text.get(path, "") if source else ""
+    message, near = _message(item, inner, root, _HIDDEN if is_secret(path) else shown(written))
+    if item["type"] == "string_type" and isinstance(written, bool | int | float) and not is_secret(path):
+        message += f'; quote it: "{text or shown(written)}"'
+    line, column = source.at(path, key=is_key) if source else (0, 0)
+    value = "" if written is _ABSENT or is_secret(path) else text or shown(written)
+    if is_key and inner:
+        value = str(inner[-1])
     return Problem(message, source.file if source else "", line, column, dotted(path), _one_line(value), near)
 
 
-def _message(item: Any, path: Path, root: type[BaseModel], written: object, text: str) -> tuple[str, str]:
+def _message(item: ErrorDetails, path: FieldPath, root: type[BaseModel], got: str) -> tuple[str, str]:
     """What was expected instead of what was written, and the nearest valid name."""
-    kind, context = item["type"], item.get("ctx") or {}
-    if kind == "helios":
-        return str(context["problem"]), str(context.get("nearest", ""))
-    if kind == "missing":
-        return "is required", ""
-    if kind == "extra_forbidden":
+    kind, context = item["type"], item.get("ctx", {})
+    near = ""
+    if kind in _EXPECTED:
+        message = f"expected {_EXPECTED[kind].format(**context)}, got {got}"
+    elif kind == "helios":
+        message, near = str(context["problem"]), str(context["nearest"])
+    elif kind == "missing":
+        message = "is required"
+    elif kind == "extra_forbidden":
         model = model_at(root, path[:-1])
         names = field_names(model) if model else []
         expected = f"; expected one of: {', '.join(names)}" if names else ""
-        return f"unknown field {shown(path[-1])}{expected}", nearest(str(path[-1]), names)
-    if kind in ("literal_error", "enum"):
+        message, near = f"unknown field {shown(path[-1])}{expected}", nearest(str(path[-1]), names)
+    elif kind in ("literal_error", "enum"):
         options = re.findall(r"'([^']*)'", str(context["expected"]))
         listed = ", ".join(options) or str(context["expected"])
-        near = nearest(written, options) if isinstance(written, str) else ""
-        return f"expected one of: {listed}; got {shown(written)}", near
-    if kind in _EXPECTED:
-        quote = ""
-        if kind == "string_type" and isinstance(written, bool | int | float):
-            quote = f'; quote it: "{text or shown(written)}"'
-        return f"expected {_EXPECTED[kind]}, got {shown(written)}{quote}", ""
-    if kind in _BOUNDS:
-        name, words = _BOUNDS[kind]
-        return f"expected {words} {context[name]}, got {shown(written)}", ""
-    if kind == "string_pattern_mismatch":
-        return f"expected text like {context['pattern']}, got {shown(written)}", ""
-    if kind == "too_short":
-        return f"expected at least {context['min_length']} items, got {context['actual_length']}", ""
-    if kind == "string_too_short":
-        return "expected some text, got none", ""
-    message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    return message[:1].lower() + message[1:] if message[1:2].islower() else message, ""
+        message, near = f"expected one of: {listed}; got {got}", nearest(got.strip("'\""), options)
+    else:
+        message = item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+        message = message[:1].lower() + message[1:] if message[1:2].islower() else message
+    return message, near
 
 
-def model_at(root: type[BaseModel], path: Path) -> type[BaseModel] | None:
+def model_at(root: type[BaseModel], path: FieldPath) -> type[BaseModel] | None:
     """The model that describes the mapping at `path`, or None where that is free-form."""
     annotation: Any = root
     for part in path:
@@ -136,13 +137,9 @@ def _members(annotation: Any) -> list[Any]:
 _ABSENT = object()
 
 
-def _is_semantic(item: Any) -> bool:
-    return bool(item["type"] == "helios")
-
-
-def _in_data(loc: Path, data: object, *, keep_last: bool) -> Path:
+def _in_data(loc: FieldPath, data: object, *, keep_last: bool) -> FieldPath:
     """`loc` without what pydantic puts between the names: union members, and fields of values written in short."""
-    path: Path = ()
+    path: FieldPath = ()
     here: object = data
     for index, part in enumerate(loc):
         step = _value_at(here, (part,))
@@ -153,15 +150,14 @@ def _in_data(loc: Path, data: object, *, keep_last: bool) -> Path:
     return path
 
 
-def _value_at(data: object, path: Path) -> object:
+def _value_at(data: object, path: FieldPath) -> object:
+    here: Any = data
     for part in path:
-        if isinstance(data, Mapping) and part in data:
-            data = data[part]
-        elif isinstance(data, list) and isinstance(part, int) and 0 <= part < len(data):
-            data = data[part]
-        else:
+        try:
+            here = here[part]
+        except (LookupError, TypeError):
             return _ABSENT
-    return data
+    return here
 
 
 def _one_line(text: str, limit: int = 80) -> str:

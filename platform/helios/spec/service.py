@@ -2,20 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from helios.spec.base import Document, EnvName, Model, Name, SecretRef
-from helios.spec.workload import Integer, Placement, QoS, Resources
+from helios.spec.base import Document, EnvName, Integer, Matching, Model, Name, SecretRef
+from helios.spec.workload import Placement, QoS, Resources
 
-APPLICATION_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
-
-
-def _application(value: str) -> str:
-    import re
-
-    if not re.fullmatch(APPLICATION_PATTERN, value):
-        raise ValueError(f"expected an application as module:function, got {value!r}")
-    return value
+_IDENTIFIER = "[A-Za-z_][A-Za-z0-9_]*"
+Application = Annotated[
+    str, Matching(rf"^{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}$", "an application as module:function")
+]
 
 
 class ServiceSpec(Model):
@@ -25,7 +20,7 @@ class ServiceSpec(Model):
     """Whose quota pays."""
     qos: QoS = QoS.GUARANTEED
     """Who makes way for whom: `guaranteed`, `standard` or `preemptible`."""
-    application: Annotated[str, AfterValidator(_application), Field(json_schema_extra={"pattern": APPLICATION_PATTERN})]
+    application: Application
     """The Ray Serve application builder, `module:function`."""
     model: str | None = None
     """MLflow model to load: `models:/name@alias`. The service follows the alias at each deploy."""
@@ -33,11 +28,11 @@ class ServiceSpec(Model):
     """How many replicas answer requests."""
     resources: Resources = Resources()
     """What each replica needs."""
-    config: dict[str, Any] = {}
+    config: dict[str, Any] = Field(default={})
     """Settings for the application, free-form; checked where its package says how (`helios.configs`)."""
-    envs: dict[EnvName, str] = {}
+    envs: dict[EnvName, str] = Field(default={})
     """Environment variables."""
-    secrets: dict[EnvName, SecretRef] = {}
+    secrets: dict[EnvName, SecretRef] = Field(default={})
     """Environment variables whose values are read on the cell: `env:NAME` or `file:/path`."""
     placement: Placement = Placement()
     """Where the service may run."""

@@ -5,10 +5,11 @@ text), `1:30` is text, dates are text. Anchors, aliases and merge keys work; tag
 is bounded, so that no file can take the reader down: bytes, nesting, and nodes after aliases are written out.
 """
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -27,7 +28,7 @@ MAX_DEPTH = 64
 MAX_DOCUMENTS = 1_000
 MAX_DIGITS = 400
 
-Path = tuple[str | int, ...]
+FieldPath = tuple[str | int, ...]
 Position = tuple[int, int]
 
 _CORE = "tag:yaml.org,2002:"
@@ -46,18 +47,18 @@ class Source:
     file: str
     data: Any
     start: Position
-    keys: Mapping[Path, Position]
-    values: Mapping[Path, Position]
-    text: Mapping[Path, str]
+    keys: Mapping[FieldPath, Position]
+    values: Mapping[FieldPath, Position]
+    text: Mapping[FieldPath, str]
     problems: tuple[Problem, ...] = ()
 
-    def nearest_path(self, path: Path) -> Path:
+    def nearest_path(self, path: FieldPath) -> FieldPath:
         """The longest beginning of `path` that is in the document."""
         while path and path not in self.values:
             path = path[:-1]
         return path
 
-    def at(self, path: Path, *, key: bool = False) -> Position:
+    def at(self, path: FieldPath, *, key: bool = False) -> Position:
         """Where the value (or its key) is, or what is nearest above it."""
         known = self.nearest_path(path)
         if not known:
@@ -67,7 +68,7 @@ class Source:
         return self.values[known]
 
 
-def dotted(path: Path) -> str:
+def dotted(path: FieldPath) -> str:
     """A path as people write it: `spec.nodePools[0].name`, `spec.envs["a.b"]`."""
     text = ""
     for part in path:
@@ -76,17 +77,20 @@ def dotted(path: Path) -> str:
         elif re.fullmatch(r"[\w-]+", part):
             text += f".{part}" if text else part
         else:
-            text += f'["{part}"]'
+            text += f"[{json.dumps(part, ensure_ascii=False)}]"
     return text
+
+
+def is_secret(path: FieldPath) -> bool:
+    """Whether the value at `path` belongs to `secrets`; errors do not repeat what may be a misplaced secret."""
+    return "secrets" in path[:-1]
 
 
 def read_sources(text: str, file: str) -> tuple[list[Source], list[Problem]]:
     """Every document of the text that is not empty, and why reading stopped, if it did before the end."""
     sources: list[Source] = []
     try:
-        for node in _compose(text):
-            if not (isinstance(node, yaml.ScalarNode) and node.tag == _CORE + "null" and not node.value):
-                sources.append(_Builder(file, text).build(node))
+        sources.extend(_Builder(file, text).build(node) for node in _compose(text) if not _is_nothing(node))
     except _LimitError as error:
         return sources, [Problem(error.args[0], file=file, line=error.line, column=error.column)]
     except ReaderError as error:
@@ -126,7 +130,7 @@ for _tag, _pattern, _first in (
     ("merge", r"^(?:<<)$", "<"),
     ("null", r"^(?:~|null|Null|NULL|)$", "~nN\0"),
 ):
-    _CoreResolver.add_implicit_resolver(  # type: ignore[no-untyped-call]  # PyYAML's stubs leave it out
+    _CoreResolver.add_implicit_resolver(
         _CORE + _tag, re.compile(_pattern), [*_first.replace("\0", ""), *([""] if "\0" in _first else [])]
     )
 
@@ -144,7 +148,7 @@ class _Composer(Reader, Scanner, Parser, Composer, _CoreResolver):
         self._nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int | yaml.Node | None) -> yaml.Node | None:
-        mark = self.peek_event().start_mark
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # the stubs leave its types out
         self._depth += 1
         self._nodes += 1
         if self._depth > MAX_DEPTH:
@@ -178,9 +182,9 @@ class _Builder:
     def __init__(self, file: str, text: str) -> None:
         self._file = file
         self._text = text
-        self._keys: dict[Path, Position] = {}
-        self._values: dict[Path, Position] = {}
-        self._scalars: dict[Path, str] = {}
+        self._keys: dict[FieldPath, Position] = {}
+        self._values: dict[FieldPath, Position] = {}
+        self._scalars: dict[FieldPath, str] = {}
         self._problems: list[Problem] = []
         self._open: set[int] = set()
         self._count = 0
@@ -191,7 +195,7 @@ class _Builder:
             self._file, data, _start(node), self._keys, self._values, self._scalars, tuple(self._problems)
         )  # fmt: skip
 
-    def _value(self, node: yaml.Node, path: Path) -> Any:
+    def _value(self, node: yaml.Node, path: FieldPath) -> Any:
         self._count += 1
         if self._count > MAX_NODES:
             raise _LimitError(f"more than {MAX_NODES} values once aliases are written out", node.start_mark)
@@ -209,11 +213,12 @@ class _Builder:
                 return self._mapping(node, path)
             if isinstance(node, yaml.SequenceNode):
                 return [self._value(item, (*path, index)) for index, item in enumerate(node.value)]
+            assert isinstance(node, yaml.ScalarNode)
             return self._scalar(node, path)
         finally:
             self._open.discard(id(node))
 
-    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+    def _mapping(self, node: yaml.MappingNode, path: FieldPath) -> dict[str, Any]:
         result: dict[str, Any] = {}
         own: dict[str, int] = {}
         merged: list[yaml.Node] = []
@@ -234,7 +239,7 @@ class _Builder:
             self._merge(value_node, path, result)
         return result
 
-    def _merge(self, node: yaml.Node, path: Path, into: dict[str, Any]) -> None:
+    def _merge(self, node: yaml.Node, path: FieldPath, into: dict[str, Any]) -> None:
         """Add what `<<` refers to, where the mapping does not say it itself."""
         parts = node.value if isinstance(node, yaml.SequenceNode) else [node]
         for part in parts:
@@ -257,7 +262,7 @@ class _Builder:
                 self._merge(value_node, path, into)
             self._open.discard(id(part))
 
-    def _key(self, node: yaml.Node, path: Path) -> str | None:
+    def _key(self, node: yaml.Node, path: FieldPath) -> str | None:
         if isinstance(node, yaml.ScalarNode) and node.tag == _CORE + "str":
             return self._checked(node, path)
         if isinstance(node, yaml.ScalarNode):
@@ -266,7 +271,7 @@ class _Builder:
             self._problem("keys are text, not mappings or lists", node, path)
         return None
 
-    def _scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
+    def _scalar(self, node: yaml.ScalarNode, path: FieldPath) -> Any:
         self._scalars[path] = self._text[node.start_mark.index : node.end_mark.index]
         name = node.tag.removeprefix(_CORE)
         if name in ("str", "merge"):
@@ -280,7 +285,7 @@ class _Builder:
             self._problem(f"expected a number that is finite and at most {MAX_DIGITS} digits long", node, path)
         return number
 
-    def _checked(self, node: yaml.ScalarNode, path: Path) -> str:
+    def _checked(self, node: yaml.ScalarNode, path: FieldPath) -> str:
         """The text, unless it cannot be stored or handed to a program."""
         value = str(node.value)
         bad = next((char for char in value if char == "\0" or 0xD800 <= ord(char) <= 0xDFFF), None)
@@ -289,19 +294,23 @@ class _Builder:
         self._problem(f"the character {_character(bad)} cannot be in text", node, path)
         return "".join(char for char in value if char != "\0" and not 0xD800 <= ord(char) <= 0xDFFF)
 
-    def _problem(self, message: str, node: yaml.Node, path: Path) -> None:
+    def _problem(self, message: str, node: yaml.Node, path: FieldPath) -> None:
         line, column = _start(node)
-        value = _short(self._text[node.start_mark.index : node.end_mark.index].splitlines()[0:1])
+        written = self._text[node.start_mark.index : node.end_mark.index].partition("\n")[0]
+        value = "" if is_secret(path) else _short(written)
         self._problems.append(Problem(message, self._file, line, column, dotted(path), value))
+
+
+def _is_nothing(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.tag == _CORE + "null" and not node.value
 
 
 def _start(node: yaml.Node) -> Position:
     return node.start_mark.line + 1, node.start_mark.column + 1
 
 
-def _short(text: str | list[str], limit: int = 80) -> str:
-    line = text if isinstance(text, str) else "".join(text)
-    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+def _short(text: str, limit: int = 80) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def _number(text: str, name: str) -> int | float | None:

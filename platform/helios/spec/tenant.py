@@ -4,13 +4,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from helios.spec.base import Document, Integer, Model, Name, located
+from helios.spec.base import AcceleratorType, Document, Errors, Integer, Model, Name, located
 
 
 class Quota(Model):
     """How many accelerators of one type a tenant may use, over all cells."""
 
-    accelerator: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,62}$")
+    accelerator: AcceleratorType
     """Accelerator type: `H100`."""
     nominal_quota: Integer = Field(ge=0)
     """What is always the tenant's own."""
@@ -27,13 +27,13 @@ class TenantSpec(Model):
     """Tenants of one cohort lend each other idle quota."""
     weight: Annotated[float, Field(gt=0, le=1_000_000, strict=True)] = 1.0
     """Share of what is borrowed, relative to the other tenants of the cohort."""
-    quotas: list[Quota] = []
+    quotas: list[Quota] = Field(default=[])
     """Limits by accelerator; a type that is not named has no limit."""
 
     @model_validator(mode="after")
     def _one_quota_a_type(self) -> Self:
         seen: set[str] = set()
-        errors: list[tuple[tuple[str | int, ...], str, str]] = []
+        errors: Errors = []
         for index, quota in enumerate(self.quotas):
             if quota.accelerator in seen:
                 errors.append((("quotas", index, "accelerator"), "", f"{quota.accelerator!r} has a quota already"))

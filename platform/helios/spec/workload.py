@@ -87,7 +87,7 @@ class Retry(Model):
 class Placement(Model):
     """Where work may run."""
 
-    cells: list[Name] = []
+    cells: list[Name] = Field(default=[])
     """Names of the cells that may run it; empty means any."""
 
 
