@@ -56,7 +56,7 @@ class Range(Model):
         full = handler(schema)
         full["required"] = ["min"]
         least = full["properties"]["min"].get("minimum", 0)
-        return {"anyOf": [{"type": "integer", "minimum": least}, full]}
+        return {"description": full.pop("description"), "anyOf": [{"type": "integer", "minimum": least}, full]}
 
 
 class Workers(Range):
