@@ -77,7 +77,9 @@ class SqliteStore:
     def apply(self, document: AnyDocument, *, idempotency_key: str = "", fresh: bool = False) -> Applied:
         wanted = _wanted(document)
         digest = hashlib.sha256(
-            json.dumps([wanted.kind, wanted.name, wanted.spec, wanted.labels, wanted.annotations], sort_keys=True).encode()
+            json.dumps(
+                [wanted.kind, wanted.name, wanted.spec, wanted.labels, wanted.annotations], sort_keys=True
+            ).encode()
         ).hexdigest()
         with self._write() as connection:
             if idempotency_key:
@@ -186,7 +188,9 @@ class SqliteStore:
             deleted_at=None,
         )
         connection.execute(schema.records.insert().values(**asdict(written)))
-        accepted = Event(written.kind, written.name, written.uid, "Accepted", f"{written.kind} {written.name!r} accepted")
+        accepted = Event(
+            written.kind, written.name, written.uid, "Accepted", f"{written.kind} {written.name!r} accepted"
+        )
         self._log(connection, (accepted, *(replace(event, uid=written.uid) for event in events)), revision)
         return written
 

@@ -1,0 +1,73 @@
+"""What the control plane refuses before it is written: references to nothing, and changes that cannot be."""
+
+from collections.abc import Iterable
+
+from helios.control.job_machine import TERMINAL
+from helios.errors import ConflictError, NotFoundError, Problem, SpecError, nearest
+from helios.spec import AnyDocument, Curriculum, Job, Service, to_json
+from helios.store import Applied, Store
+
+
+def apply(store: Store, document: AnyDocument, *, idempotency_key: str = "") -> Applied:
+    """Check a document against what is there, then write it.
+
+    A job or curriculum that is over and gets another spec starts anew: a job as a new object (its old checkpoints
+    belong to the old spec), a curriculum as its next run.
+
+    Raises:
+        SpecError: `placement.cells` names unknown cells.
+        NotFoundError: its tenant does not exist.
+        ConflictError: it runs with another spec, or the idempotency key came with other content.
+    """
+    check(document, store)
+    return store.apply(document, idempotency_key=idempotency_key, fresh=isinstance(document, Job))
+
+
+def check(document: AnyDocument, store: Store) -> None:
+    """Raise what `apply` would refuse the document for; write nothing."""
+    if not isinstance(document, Job | Curriculum | Service):
+        return
+    _tenant(document.spec.tenant, store)
+    problems = _unknown_cells(document, [cell.name for cell in store.records("Cell")])
+    if problems:
+        raise SpecError(problems)
+    _not_while_running(document, store)
+
+
+def _tenant(name: str, store: Store) -> None:
+    if store.find("Tenant", name) is None:
+        known = [tenant.name for tenant in store.records("Tenant")]
+        raise NotFoundError("tenant", name, known=known, hint="apply the tenant first, or use one that there is")
+
+
+def _unknown_cells(document: Job | Curriculum | Service, known: list[str]) -> list[Problem]:
+    problems = []
+    for field, cells in _placements(document):
+        for index, cell in enumerate(cells):
+            if cell not in known:
+                message = f"no cell is named {cell!r}"
+                near = nearest(cell, known)
+                problems.append(Problem(message, field=f"{field}[{index}]", value=cell, nearest=near))
+    return problems
+
+
+def _placements(document: Job | Curriculum | Service) -> Iterable[tuple[str, list[str]]]:
+    if isinstance(document, Curriculum):
+        yield "spec.defaults.placement.cells", document.spec.defaults.placement.cells
+        for index, stage in enumerate(document.spec.stages):
+            yield f"spec.stages[{index}].placement.cells", stage.placement.cells
+    else:
+        yield "spec.placement.cells", document.spec.placement.cells
+
+
+def _not_while_running(document: Job | Curriculum | Service, store: Store) -> None:
+    if isinstance(document, Service):
+        return
+    current = store.find(document.kind, document.metadata.name)
+    if current is None or current.state in TERMINAL:
+        return
+    if current.spec != to_json(document)["spec"]:
+        raise ConflictError(
+            f"{current.kind} {current.name!r} is {current.state} with another spec",
+            hint=f"cancel it first (helios cancel {current.name}), or use another name",
+        )

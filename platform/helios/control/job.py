@@ -1,0 +1,94 @@
+"""The job controller: from what cells report and people ask to the next transition of one job. Pure but for the clock."""
+
+from helios.control import status
+from helios.control.job_machine import JobMachine, JobState
+from helios.ports import LaunchStatus, Phase
+from helios.spec import JobSpec
+from helios.store import seconds
+
+
+def observe(machine: JobMachine, spec: JobSpec, seen: LaunchStatus) -> None:
+    """Take in what a cell says of one launch of this job. Words about another epoch say nothing about this one."""
+    if machine.state.over or seen.epoch != status.epoch(machine.record):
+        return
+    if seen.phase is Phase.SUCCEEDED:
+        # A persisted exit wins over everything that was believed or asked meanwhile.
+        machine.report(seen.progress)
+        machine.succeed(seen.reason, seen.message, seen.outputs)
+    elif machine.placed:
+        _observe_placed(machine, spec, seen)
+
+
+def _observe_placed(machine: JobMachine, spec: JobSpec, seen: LaunchStatus) -> None:
+    machine.see(seen.phase is not Phase.UNKNOWN, seen.message or "the cell sees the launch")
+    if seen.phase in {Phase.STARTING, Phase.RUNNING}:
+        _alive(machine, seen)
+    elif seen.phase in {Phase.FAILED, Phase.STOPPED}:
+        machine.report(seen.progress)
+        _over(machine, spec, seen.reason or str(seen.phase), seen.message)
+    elif seen.phase is Phase.ABSENT:
+        if machine.stopping:
+            _over(machine, spec, machine.stopping["reason"], machine.stopping["message"])
+        elif machine.state is not JobState.ADMITTED:
+            # `Admitted` and absent is only not started yet.
+            machine.lose("EngineLost", seen.message or "its cell does not know the launch any more")
+
+
+def _alive(machine: JobMachine, seen: LaunchStatus) -> None:
+    if seen.phase is Phase.STARTING and machine.state is JobState.ADMITTED:
+        machine.start()
+    if seen.phase is Phase.RUNNING and machine.state in {JobState.ADMITTED, JobState.STARTING}:
+        machine.run()
+    machine.report(seen.progress)
+
+
+def _over(machine: JobMachine, spec: JobSpec, reason: str, message: str) -> None:
+    """The launch is over without success: end the job, or give it its next chance."""
+    stop = machine.stopping or {}
+    restarts = int(machine.record.status.get("restarts", 0))
+    if machine.record.status.get("cancelRequested") or stop.get("reason") == "Cancelled":
+        machine.cancel()
+    elif stop.get("reason") == "RunTimeout":
+        machine.fail("RunTimeout", stop["message"])
+    elif reason in status.NEVER_RETRIED:
+        machine.fail(reason, message)
+    elif restarts >= spec.retry.max_retries:
+        times = "once" if restarts == 1 else f"{restarts} times"
+        machine.fail(reason, f"{message} (restarted {times}; retry.maxRetries is {spec.retry.max_retries})")
+    else:
+        machine.recover(reason, message or "the launch ended early")
+
+
+def reconcile(machine: JobMachine, spec: JobSpec) -> None:
+    """Move what no cell needs to say anything for: acceptance, requests of people, deadlines."""
+    record = machine.record
+    if machine.state.over:
+        if record.status.get("rerunRequested") and not record.deleting and machine.state is not JobState.SUCCEEDED:
+            machine.rerun()
+        return
+    if record.status.get("cancelRequested") or record.deleting:
+        if machine.placed:
+            machine.stop("Cancelled", "cancelled on request")
+        else:
+            machine.cancel()
+        return
+    if machine.state is JobState.PENDING:
+        machine.queue()
+    _deadlines(machine, spec)
+
+
+def _deadlines(machine: JobMachine, spec: JobSpec) -> None:
+    queue, run = spec.timeout.queue, spec.timeout.run
+    if queue is not None and machine.state is JobState.QUEUED:
+        waited = machine.now - seconds(machine.record.status["queuedAt"])
+        if waited > queue:
+            machine.fail("QueueTimeout", f"waited {waited:.0f} s for capacity; timeout.queue is {queue:g} s")
+    started = machine.record.status.get("startedAt")
+    if run is not None and started is not None and not machine.state.over:
+        if machine.now - seconds(started) <= run:
+            return
+        message = f"ran longer than timeout.run, {run:g} s"
+        if machine.placed:
+            machine.stop("RunTimeout", message)
+        else:
+            machine.fail("RunTimeout", message)

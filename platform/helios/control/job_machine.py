@@ -1,0 +1,165 @@
+"""The life of a job as a type: states, and named transitions that say why.
+
+    Pending -> Queued -> Admitted -> Starting -> Running -> Succeeded | Failed | Cancelled
+    Admitted, Starting, Running -> Recovering -> Admitted (next epoch)
+
+`Recovering` with a placement waits for its cell to say that the old launch is over; without one it waits in the queue.
+A stop that is under way is `status.stop`, not a state: the job is what it was until its cell says that it is over.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from helios.control import status
+from helios.scheduler import Admit, Request, Wait
+from helios.store import Event, EventType, Record, timestamp
+
+
+class JobState(StrEnum):
+    PENDING = "Pending"
+    QUEUED = "Queued"
+    ADMITTED = "Admitted"
+    STARTING = "Starting"
+    RUNNING = "Running"
+    PREEMPTING = "Preempting"
+    RECOVERING = "Recovering"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+    @property
+    def over(self) -> bool:
+        return self in TERMINAL
+
+
+TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+_PLACED = frozenset({JobState.ADMITTED, JobState.STARTING, JobState.RUNNING, JobState.PREEMPTING})
+_ENDS = TERMINAL | {JobState.RECOVERING}
+ALLOWED: Mapping[JobState, frozenset[JobState]] = {
+    JobState.PENDING: frozenset({JobState.QUEUED, JobState.CANCELLED}),
+    JobState.QUEUED: frozenset({JobState.ADMITTED, JobState.CANCELLED, JobState.FAILED}),
+    JobState.ADMITTED: _ENDS | {JobState.STARTING, JobState.RUNNING},
+    JobState.STARTING: _ENDS | {JobState.RUNNING},
+    JobState.RUNNING: _ENDS,
+    JobState.PREEMPTING: _ENDS,
+    JobState.RECOVERING: TERMINAL | {JobState.ADMITTED, JobState.RECOVERING},
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset({JobState.QUEUED}),
+    JobState.CANCELLED: frozenset({JobState.QUEUED}),
+}
+
+
+class JobMachine:
+    """One job being moved: the record as it will be saved, and the events that say how it got there."""
+
+    def __init__(self, record: Record, now: float) -> None:
+        self.record = record
+        self.now = now
+        self.events: list[Event] = []
+
+    @property
+    def state(self) -> JobState:
+        return JobState(self.record.state)
+
+    @property
+    def placed(self) -> bool:
+        """Whether the job holds resources on a cell."""
+        return not self.state.over and status.placement(self.record) is not None
+
+    @property
+    def stopping(self) -> Mapping[str, str] | None:
+        """Why the launch is being stopped: `reason` and `message`; None where it is not."""
+        found: Mapping[str, str] | None = self.record.status.get("stop")
+        return found
+
+    def queue(self) -> None:
+        moment = timestamp(self.now)
+        message = "waits for the scheduler"
+        submitted = self.record.status.get("submittedAt", timestamp(self.record.created_at))
+        self._move(JobState.QUEUED, "Queued", message, submittedAt=submitted, queuedAt=moment)
+
+    def wait(self, decision: Wait) -> None:
+        """Say why it is still in the queue; an event only where the reason is another one."""
+        if self.record.status.get("reason") != decision.reason:
+            self._event(decision.reason, decision.message)
+        self.record = self.record.with_status(reason=str(decision.reason), message=decision.message)
+
+    def admit(self, decision: Admit, request: Request) -> None:
+        """Write the intent: where, and under which epoch. Nothing starts before this is saved."""
+        place = status.placement_of(decision, request)
+        epoch = status.epoch(self.record) + 1
+        message = f"{decision.reason} of cell {decision.cell}, epoch {epoch}"
+        self._move(JobState.ADMITTED, "Admitted", message, placement=place, epoch=epoch, admittedAt=timestamp(self.now))
+
+    def start(self) -> None:
+        self._move(JobState.STARTING, "Starting", f"cell {self._cell()} is starting it")
+
+    def run(self) -> None:
+        started = self.record.status.get("startedAt", timestamp(self.now))
+        self._move(JobState.RUNNING, "Running", f"runs on cell {self._cell()}", startedAt=started)
+
+    def report(self, progress: Mapping[str, Any]) -> None:
+        if progress:
+            self.record = self.record.with_status(progress=dict(progress))
+
+    def stop(self, reason: str, message: str) -> None:
+        """Ask the cell to stop the launch; the first reason stays."""
+        if self.stopping is None:
+            self.record = self.record.with_status(stop={"reason": reason, "message": message}, message=message)
+            self._event("Stopping", f"{reason}: {message}")
+
+    def lose(self, reason: str, message: str) -> None:
+        """The cell does not know the launch any more: have it stopped, so that a second look confirms it is gone."""
+        self._move(JobState.RECOVERING, reason, message, warning=True, stop={"reason": reason, "message": message})
+
+    def recover(self, reason: str, message: str) -> None:
+        """The launch is over and the job is not: give back the resources and queue for the next epoch."""
+        restarts = int(self.record.status.get("restarts", 0)) + 1
+        self._move(JobState.RECOVERING, reason, message, warning=True, placement=None, stop=None, restarts=restarts)
+
+    def succeed(self, reason: str, message: str, outputs: Mapping[str, str]) -> None:
+        self._end(JobState.SUCCEEDED, reason or "Completed", message or "completed", outputs=dict(outputs))
+
+    def fail(self, reason: str, message: str) -> None:
+        self._end(JobState.FAILED, reason, message, warning=True)
+
+    def cancel(self) -> None:
+        self._end(JobState.CANCELLED, "Cancelled", "cancelled on request")
+
+    def rerun(self) -> None:
+        """A person wants it tried again: the same uid, so it goes on from its own checkpoints; retries start anew."""
+        self.record = self.record.with_status(
+            placement=None, finishedAt=None, startedAt=None, outputs=None, cancelRequested=None, rerunRequested=None
+        )
+        now = timestamp(self.now)
+        self._move(JobState.QUEUED, "Rerun", "to be run again, as requested", restarts=0, queuedAt=now, released=None)
+
+    def see(self, seen: bool, message: str) -> None:
+        """Note whether the cell can see the launch; sight is a condition and moves nothing."""
+        word = "True" if seen else "Unknown"
+        old = status.condition(self.record, "Reachable")
+        if old is None and seen:
+            return
+        if old is None or old["status"] != word:
+            reason = "Observed" if seen else "LostContact"
+            self.record = status.with_condition(self.record, "Reachable", word, reason, message, self.now)
+            self._event(reason, message, warning=not seen)
+
+    def _end(self, to: JobState, reason: str, message: str, *, warning: bool = False, **fields: Any) -> None:
+        # The placement stays as a fact of the past; `released` says that nothing is held there.
+        fields = {"stop": None, "released": True, "finishedAt": timestamp(self.now), **fields}
+        self._move(to, reason, message, warning=warning, **fields)
+
+    def _move(self, to: JobState, reason: str, message: str, *, warning: bool = False, **fields: Any) -> None:
+        if to not in ALLOWED[self.state]:
+            raise AssertionError(f"job {self.record.name}: no transition {self.state} -> {to} ({reason})")
+        self.record = self.record.with_status(state=str(to), reason=reason, message=message, **fields)
+        self._event(reason, f"{to}: {message}", warning=warning)
+
+    def _event(self, reason: str, message: str, *, warning: bool = False) -> None:
+        kind = EventType.WARNING if warning else EventType.NORMAL
+        self.events.append(Event(self.record.kind, self.record.name, self.record.uid, str(reason), message, kind))
+
+    def _cell(self) -> str:
+        return str(self.record.status["placement"]["cell"])

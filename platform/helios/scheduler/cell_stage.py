@@ -1,0 +1,100 @@
+"""Stage two: the workers of one gang on the nodes of one cell, all of them (at least the minimum) or none."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from helios.scheduler.decisions import CellVerdict, NodeReject, WaitReason
+from helios.scheduler.free import FreeNode, emptied
+from helios.scheduler.snapshot import CellState, PendingGang, Readiness, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A place for a gang.
+
+    Attributes:
+        nodes: the node of each worker.
+        spare: workers of the same request that the nodes used could still hold; small is a tight fit.
+    """
+
+    cell: str
+    nodes: tuple[str, ...]
+    spare: int
+
+
+def place(gang: PendingGang, cell: CellState, nodes: Sequence[FreeNode]) -> Fit | CellVerdict:
+    """Find nodes for as many workers as there may be, or say why not even the fewest fit."""
+    refusal = _closed(gang, cell)
+    if refusal is not None:
+        return refusal
+    capacities = {node.node.name: node.capacity(gang.request, gang.max_workers) for node in nodes}
+    total = sum(capacities.values())
+    if total < gang.min_workers:
+        return _too_small(gang, cell, nodes, total)
+    chosen, spare = _best_fit(capacities, min(total, gang.max_workers))
+    return Fit(cell.name, chosen, spare)
+
+
+def _best_fit(capacities: dict[str, int], workers: int) -> tuple[tuple[str, ...], int]:
+    """Fill the roomiest nodes while a node cannot hold the rest; put the rest where it leaves the least room.
+
+    Few nodes keep a gang's traffic on fast links; a tight last node keeps roomy ones whole for others.
+    """
+    chosen: list[str] = []
+    spare = 0
+    left = workers
+    open_nodes = dict(sorted(capacities.items()))
+    while left:
+        holders = [name for name, capacity in open_nodes.items() if capacity >= left]
+        name = min(holders, key=open_nodes.__getitem__) if holders else max(open_nodes, key=open_nodes.__getitem__)
+        taken = min(left, open_nodes[name])
+        spare += open_nodes.pop(name) - taken
+        chosen += [name] * taken
+        left -= taken
+    return tuple(chosen), spare
+
+
+def _closed(gang: PendingGang, cell: CellState) -> CellVerdict | None:
+    nodes = len(cell.nodes)
+    if gang.cells and cell.name not in gang.cells:
+        allowed = ", ".join(gang.cells)
+        message = f"placement.cells allows only {allowed}"
+        return CellVerdict(cell.name, WaitReason.CELL_NOT_ALLOWED, message, nodes)
+    if cell.readiness is Readiness.UNKNOWN:
+        message = cell.message or "the cell has not been heard from"
+        return CellVerdict(cell.name, WaitReason.CELL_UNKNOWN, message, nodes)
+    if cell.readiness is not Readiness.READY:
+        return CellVerdict(cell.name, WaitReason.CELL_NOT_READY, cell.message or "the cell is not ready", nodes)
+    return None
+
+
+def _too_small(gang: PendingGang, cell: CellState, nodes: Sequence[FreeNode], fits: int) -> CellVerdict:
+    rejects = [node.reject(gang.request) for node in nodes]
+    rejected = dict(sorted(Counter(reject for reject in rejects if reject is not None).items()))
+    reason, message = _why(gang, cell, fits, rejected)
+    return CellVerdict(cell.name, reason, message, len(nodes), rejected, fits)
+
+
+def _why(gang: PendingGang, cell: CellState, fits: int, rejected: dict[NodeReject, int]) -> tuple[WaitReason, str]:
+    request = gang.request
+    if request.accelerators and not any(node.accelerators.get(request.accelerator) for node in cell.nodes):
+        return WaitReason.NO_CELL_HAS_ACCELERATOR, f"no node has {request.accelerator}"
+    empty = [node.capacity(request, gang.max_workers) for node in emptied(cell)]
+    if not any(empty):
+        return WaitReason.WORKER_DOES_NOT_FIT, f"no node could hold one worker ({wording(request)}), were it empty"
+    if sum(empty) < gang.min_workers:
+        message = f"the whole cell holds {sum(empty)} such workers, the gang needs {gang.min_workers}"
+        return WaitReason.GANG_DOES_NOT_FIT, message
+    full = ", ".join(f"{count} {reject}" for reject, count in rejected.items())
+    message = f"{fits} of at least {gang.min_workers} workers fit now" + (f"; nodes: {full}" if full else "")
+    return WaitReason.WAITING_FOR_CAPACITY, message
+
+
+def wording(request: Request) -> str:
+    """`8 x H100, 16 cpus, 64.0 GiB`."""
+    parts = [f"{request.accelerators} x {request.accelerator}"] if request.accelerators else []
+    parts.append(f"{request.millicpus / 1000:g} cpus")
+    if request.memory:
+        parts.append(f"{request.memory / 2**30:.3g} GiB")
+    return ", ".join(parts)

@@ -1,0 +1,82 @@
+"""Why a gang waits, in words: the verdict of every cell, and what would unblock it."""
+
+from dataclasses import dataclass
+
+from helios.scheduler.cell_stage import wording
+from helios.scheduler.decisions import Admit, CellVerdict, Wait, WaitReason
+from helios.scheduler.schedule import schedule
+from helios.scheduler.snapshot import PendingGang, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Attributes:
+    position: place in the queue, from 1.
+    ahead: how many gangs are before it.
+    reason: typed; `Admissible` where the next cycle will start it.
+    cells: why each cell refused.
+    unblock: what would let it start, one sentence each; any one of them may be enough.
+    """
+
+    uid: str
+    position: int
+    reason: str
+    message: str
+    cells: tuple[CellVerdict, ...] = ()
+    unblock: tuple[str, ...] = ()
+
+    @property
+    def ahead(self) -> int:
+        return self.position - 1
+
+
+def explain(snapshot: Snapshot, uid: str) -> Explanation:
+    """Explain one pending gang of the snapshot. Raises `KeyError` where it is not pending."""
+    decisions = schedule(snapshot)
+    position = next((place for place, decision in enumerate(decisions, 1) if decision.uid == uid), None)
+    if position is None:
+        raise KeyError(uid)
+    decision = decisions[position - 1]
+    if isinstance(decision, Admit):
+        message = f"starts in the next cycle on cell {decision.cell}: {decision.reason}"
+        return Explanation(uid, position, "Admissible", message)
+    gang = next(gang for gang in snapshot.pending if gang.uid == uid)
+    return Explanation(uid, position, decision.reason, decision.message, decision.cells, _unblock(gang, decision))
+
+
+def _unblock(gang: PendingGang, wait: Wait) -> tuple[str, ...]:
+    if wait.reason is WaitReason.NO_CELL:
+        return ("apply a cell: helios cell apply cells/local.yaml",)
+    if wait.reason is WaitReason.QUOTA_EXCEEDED:
+        kind = gang.request.accelerator
+        return (
+            f"raise spec.quotas[{kind}].nominalQuota of tenant {gang.tenant!r}",
+            f"wait until other work of tenant {gang.tenant!r} gives back its {kind}",
+        )
+    found = {verdict.reason: verdict for verdict in reversed(wait.cells)}
+    return tuple(sentence for reason in WaitReason if reason in found for sentence in _advice(gang, found[reason]))
+
+
+def _advice(gang: PendingGang, verdict: CellVerdict) -> tuple[str, ...]:
+    request = gang.request
+    match verdict.reason:
+        case WaitReason.WAITING_FOR_CAPACITY:
+            return (
+                f"wait until work on cell {verdict.cell} ends: {verdict.fits} of {gang.min_workers} workers fit now",
+            )
+        case WaitReason.CELL_UNKNOWN:
+            return (f"bring the agent of cell {verdict.cell} back into contact",)
+        case WaitReason.CELL_NOT_READY:
+            return (f"make cell {verdict.cell} ready: {verdict.message}",)
+        case WaitReason.GANG_DOES_NOT_FIT:
+            return (f"lower spec.workers.min, or give cell {verdict.cell} more nodes",)
+        case WaitReason.WORKER_DOES_NOT_FIT:
+            return (f"ask for less than {wording(request)} a worker, or add larger nodes to cell {verdict.cell}",)
+        case WaitReason.NO_CELL_HAS_ACCELERATOR:
+            return (
+                f"add a node pool with {request.accelerator} to a cell, or submit without spec.resources.accelerators",
+            )
+        case WaitReason.CELL_NOT_ALLOWED:
+            return (f"let spec.placement.cells name {verdict.cell} too",)
+        case _:
+            return ()

@@ -1,0 +1,85 @@
+"""What is free: node totals less what running gangs, and those admitted in this cycle, hold."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from helios.scheduler.decisions import NodeReject
+from helios.scheduler.snapshot import CellState, Node, Request, Snapshot
+
+
+@dataclass(slots=True)
+class FreeNode:
+    """One node's free resources in one scheduling cycle; `take` lowers them."""
+
+    node: Node
+    millicpus: int
+    memory: int
+    accelerators: dict[str, int]
+
+    @classmethod
+    def empty(cls, node: Node) -> "FreeNode":
+        return cls(node, node.millicpus, node.memory, dict(node.accelerators))
+
+    def take(self, request: Request, workers: int = 1) -> None:
+        self.millicpus -= request.millicpus * workers
+        self.memory -= request.memory * workers
+        if request.accelerators:
+            held = self.accelerators.get(request.accelerator, 0)
+            self.accelerators[request.accelerator] = held - request.accelerators * workers
+
+    def reject(self, request: Request) -> NodeReject | None:
+        """Why not even one worker fits, or None where one does."""
+        if not self.node.healthy:
+            return NodeReject.UNHEALTHY
+        if request.accelerators and not self.node.accelerators.get(request.accelerator):
+            return NodeReject.NO_ACCELERATOR
+        if request.accelerators and self.accelerators[request.accelerator] < request.accelerators:
+            return NodeReject.ACCELERATORS
+        if self.millicpus < request.millicpus:
+            return NodeReject.CPUS
+        return NodeReject.MEMORY if self.memory < request.memory else None
+
+    def capacity(self, request: Request, at_most: int) -> int:
+        """How many workers fit, `at_most` counted: a request of nothing fits any number of times."""
+        if self.reject(request) is not None:
+            return 0
+        limits = [at_most]
+        if request.millicpus:
+            limits.append(self.millicpus // request.millicpus)
+        if request.memory:
+            limits.append(self.memory // request.memory)
+        if request.accelerators:
+            limits.append(self.accelerators[request.accelerator] // request.accelerators)
+        return min(limits)
+
+
+class Free:
+    """The free resources of a fleet during one scheduling cycle."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._cells = {cell.name: {node.name: FreeNode.empty(node) for node in cell.nodes} for cell in snapshot.cells}
+        self._held: Counter[tuple[str, str]] = Counter()
+        for gang in snapshot.running:
+            self.take(gang.tenant, gang.cell, gang.nodes, gang.request)
+
+    def take(self, tenant: str, cell: str, nodes: Iterable[str], request: Request) -> None:
+        """Hold one worker on each of `nodes`. A node that the cell no longer shows still counts against the quota."""
+        free = self._cells.get(cell, {})
+        for name in nodes:
+            if name in free:
+                free[name].take(request)
+            if request.accelerators:
+                self._held[tenant, request.accelerator] += request.accelerators
+
+    def nodes(self, cell: str) -> tuple[FreeNode, ...]:
+        return tuple(self._cells[cell].values())
+
+    def held(self, tenant: str, accelerator: str) -> int:
+        """Devices of a type that the tenant holds over all cells."""
+        return self._held[tenant, accelerator]
+
+
+def emptied(cell: CellState) -> tuple[FreeNode, ...]:
+    """The cell's nodes as they would be, were nothing running."""
+    return tuple(FreeNode.empty(node) for node in cell.nodes)

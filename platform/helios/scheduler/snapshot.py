@@ -1,0 +1,116 @@
+"""The fleet and the queue at one moment, frozen: all that the scheduler may know."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from helios.spec import QoS
+
+
+class Readiness(StrEnum):
+    """Whether new work may be placed on a cell. `UNKNOWN` says that it cannot be seen; what runs there still runs."""
+
+    READY = "Ready"
+    NOT_READY = "NotReady"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one worker needs.
+
+    Attributes:
+        millicpus: thousandths of a core; whole numbers, so that sums of fractions of cores are exact.
+        memory: bytes.
+        accelerator: device type, empty where `accelerators` is 0.
+    """
+
+    millicpus: int = 0
+    memory: int = 0
+    accelerator: str = ""
+    accelerators: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Totals of one node; the scheduler takes off what the running gangs hold.
+
+    Attributes:
+        memory: bytes.
+        accelerators: devices by type.
+    """
+
+    name: str
+    pool: str
+    millicpus: int
+    memory: int
+    accelerators: Mapping[str, int] = field(default_factory=dict)
+    healthy: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class CellState:
+    name: str
+    readiness: Readiness
+    nodes: tuple[Node, ...] = ()
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantState:
+    """Attributes:
+    quotas: devices by type that the tenant may hold over all cells. None: no quota was ever set, nothing is limited;
+        a type that is missing from a set quota was granted to nobody, which is 0.
+    """
+
+    name: str
+    quotas: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingGang:
+    """All workers of a job, or all replicas of a service, waiting for a place.
+
+    Attributes:
+        submitted_at: seconds since the epoch; the older goes first among equals.
+        cells: names of the cells that may take it; empty means any.
+    """
+
+    uid: str
+    name: str
+    tenant: str
+    qos: QoS
+    priority: int
+    submitted_at: float
+    request: Request
+    min_workers: int
+    max_workers: int
+    cells: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunningGang:
+    """A gang that holds its resources: from admission until its cell says that it is over.
+
+    Attributes:
+        nodes: the node of each worker; a name appears once a worker.
+    """
+
+    uid: str
+    tenant: str
+    cell: str
+    nodes: tuple[str, ...]
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Attributes:
+    now: seconds since the epoch; the scheduler has no other clock.
+    """
+
+    now: float
+    cells: tuple[CellState, ...] = ()
+    tenants: tuple[TenantState, ...] = ()
+    pending: tuple[PendingGang, ...] = ()
+    running: tuple[RunningGang, ...] = ()
