@@ -185,7 +185,7 @@ class _Painter:
             ear = canvas.ellipse(canvas.u - side * wide - shift * -0.8, canvas.v - 0.05, 0.07, 0.12)
             canvas.blend(ear, _mixed(self.skin, (0.5, 0.1, 0.1), 0.15))
             canvas.cover = np.maximum(canvas.cover, ear)
-        chin = np.maximum(canvas.v / high, 0)
+        chin = np.clip(canvas.v / high, 0, 1.2)
         width = wide * (1 - person.jaw * chin**2)
         open_mouth = self.mouth[0] * 0.035 * person.talk_gain
         height = np.where(canvas.v > 0, high + open_mouth, high)
