@@ -119,7 +119,8 @@ def _add_videos(app: FastAPI, service: VideoService) -> None:
     async def get_video(video_id: str) -> dict[str, Any]:
         return video_json(*service.records.video(video_id))
 
-    @app.api_route("/v1/videos/{video_id}/content", methods=["GET", "HEAD"], response_class=FileResponse)
+    @app.head("/v1/videos/{video_id}/content", include_in_schema=False)
+    @app.get("/v1/videos/{video_id}/content", response_class=FileResponse)
     async def get_content(video_id: str, request: Request) -> Response:
         path = service.content(video_id)
         refused = refused_range(request.headers.get("range"), path.stat().st_size)

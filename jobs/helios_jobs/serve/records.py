@@ -6,7 +6,9 @@
 <folder>/incoming/      uploads in flight, one folder a replica; those of ended replicas are removed
 """
 
+import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -99,12 +101,16 @@ class Records:
         self.incoming = folder / "incoming" / secrets.token_hex(8)
         for path in (folder / "videos", folder / "consents", folder / "keys", self.incoming):
             path.mkdir(parents=True, exist_ok=True)
+        self._alive = self.incoming.with_suffix(".lock").open("w")  # the lock goes with the process, however it ends
+        fcntl.flock(self._alive, fcntl.LOCK_EX)
 
     def clear_incoming(self) -> None:
-        """Throw away what other replicas were receiving when they ended."""
-        for left in self.incoming.parent.iterdir():
-            if left != self.incoming:
-                shutil.rmtree(left, ignore_errors=True)
+        """Throw away what replicas that have ended were receiving."""
+        for lock in self.incoming.parent.glob("*.lock"):
+            with contextlib.suppress(BlockingIOError), lock.open() as held:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+                lock.unlink(missing_ok=True)
 
     def add_video(self, request: VideoRequest, reference: NDArray[np.uint8], speech: NDArray[np.float32]) -> None:
         """Store a queued video; it appears in one rename, complete.

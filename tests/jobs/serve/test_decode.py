@@ -1,5 +1,6 @@
 """Reading user media within limits."""
 
+import contextlib
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,8 @@ def _file(tmp_path: Path, data: bytes, name: str = "upload") -> Path:
 def test_reference_is_the_centre_square_at_25_fps(tmp_path: Path, make_clip: Make) -> None:
     """A 4:3 clip of 30 fps becomes square frames on the 25 fps grid, the bright quarter in its place."""
     frames = read_reference(_file(tmp_path, make_clip(frames=30, fps=30)), LIMITS, size=32, max_frames=100)
-    assert (frames.shape, frames.dtype) == ((25, 32, 32, 3), np.uint8)
+    assert frames.shape == (25, 32, 32, 3)
+    assert frames.dtype == np.uint8
     assert frames[0, 4, 4].min() > 200
     assert frames[0, 28, 4].max() < 50
     assert frames[0, 4, 28].max() < 50
@@ -48,9 +50,7 @@ def test_variable_frame_rate_holds_the_latest_frame(tmp_path: Path, make_clip: M
 
 
 @pytest.mark.parametrize(("degrees", "bright"), [(90, (4, 28)), (180, (28, 28)), (270, (28, 4))])
-def test_rotation_metadata_is_applied(
-    tmp_path: Path, make_clip: Make, degrees: int, bright: tuple[int, int]
-) -> None:
+def test_rotation_metadata_is_applied(tmp_path: Path, make_clip: Make, degrees: int, bright: tuple[int, int]) -> None:
     """A phone's clip marked as turned clockwise stands upright: the bright quarter moves clockwise with it."""
     one, turn = 0x10000, {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[degrees]
     matrix = struct.pack(">9i", turn[0] * one, turn[1] * one, 0, turn[2] * one, turn[3] * one, 0, 0, 0, 0x40000000)
@@ -76,7 +76,7 @@ def test_rotation_metadata_is_applied(
     ],
 )
 def test_speech_is_read_from_any_common_format(
-    tmp_path: Path, make_sound: Make, codec: str, container: str, rate: int, channels: int, tolerance: int
+    tmp_path: Path, make_sound: Make, *, codec: str, container: str, rate: int, channels: int, tolerance: int
 ) -> None:
     """Mono float32 at 16 kHz, as long as the file, with the tone where it was."""
     data = make_sound(seconds=1.5, rate=rate, channels=channels, codec=codec, container=container)
@@ -120,16 +120,18 @@ def test_torn_and_damaged_files_never_raise_anything_else(tmp_path: Path, make_c
         data = bytearray(whole[: len(whole) * (cut + 1) // 40])
         for place in noise.integers(0, len(data), cut % 5 * 8):
             data[place] = noise.integers(256)
-        for reader in (lambda path: read_reference(path, LIMITS, size=8, max_frames=4), lambda p: read_speech(p, LIMITS)):
-            try:
+        for reader in (
+            lambda path: read_reference(path, LIMITS, size=8, max_frames=4),
+            lambda p: read_speech(p, LIMITS),
+        ):
+            with contextlib.suppress(MediaError, LimitError):
                 read += len(reader(_file(tmp_path, bytes(data)))) > 0
-            except (MediaError, LimitError) as error:
-                assert error.reason
     assert read
 
 
 @pytest.mark.parametrize(
-    "text", ["#EXTM3U\n#EXTINF:1,\n{target}\n", "ffconcat version 1.0\nfile {target}\n", "v=0\nm=video 5004 RTP/AVP 96\n"]
+    "text",
+    ["#EXTM3U\n#EXTINF:1,\n{target}\n", "ffconcat version 1.0\nfile {target}\n", "v=0\nm=video 5004 RTP/AVP 96\n"],
 )
 def test_playlists_cannot_make_the_server_open_files(tmp_path: Path, make_clip: Make, text: str) -> None:
     """A playlist named .mp4 is not followed to another file of the machine."""
