@@ -1,1 +1,1 @@
-"""The avatar model: a diffusion transformer with video references, its codec, its sampler and its bundles. Torch only."""
+"""The avatar model: a diffusion transformer with video references, its codec, sampler and bundles. Torch only."""

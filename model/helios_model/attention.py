@@ -6,7 +6,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 def split_heads(x_BNC: Tensor, heads: int) -> Tensor:
     """`[B, N, H * D]` to `[B, H, N, D]`."""
-    return x_BNC.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return x_BNC.reshape(*x_BNC.shape[:2], heads, -1).transpose(1, 2)
 
 
 def merge_heads(x_BHND: Tensor) -> Tensor:
@@ -20,7 +20,8 @@ def attend(q_BHND: Tensor, k_BHMD: Tensor, v_BHMD: Tensor) -> Tensor:
     Always in the type of its inputs: torch's bf16 attention on a CPU takes five times as long backwards as fp32.
     """
     with autocast(q_BHND.device.type, enabled=False):
-        return scaled_dot_product_attention(q_BHND, k_BHMD, v_BHMD)
+        out_BHND: Tensor = scaled_dot_product_attention(q_BHND, k_BHMD, v_BHMD)
+    return out_BHND
 
 
 def generation_attention(

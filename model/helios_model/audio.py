@@ -38,7 +38,7 @@ def speech_level(audio_BS: Tensor) -> Tensor:
     frames = audio_BS.shape[1] // SAMPLES_PER_FRAME
     if frames < _LEVEL_SECONDS * FPS:
         return audio_BS
-    rms_BF = audio_BS[:, : frames * SAMPLES_PER_FRAME].unflatten(1, (frames, -1)).square().mean(-1).sqrt()
+    rms_BF = torch.unflatten(audio_BS[:, : frames * SAMPLES_PER_FRAME], 1, (frames, -1)).square().mean(-1).sqrt()
     loud_B = rms_BF.quantile(0.95, dim=1)
     gain_B = torch.where(loud_B > 0.002, _SPEECH_LEVEL / loud_B.clamp(min=1e-6), torch.ones_like(loud_B))
     return (audio_BS * gain_B[:, None]).clamp(-1, 1)
@@ -61,7 +61,8 @@ def frame_features(audio_BS: Tensor, frames: int, mels: int) -> Tensor:
     hops_BNW = padded.unfold(1, WINDOW, HOP) * torch.hann_window(WINDOW, device=audio_BS.device)
     power_BNF = torch.fft.rfft(hops_BNW, n=_FFT).abs().square()
     mel_BNM = power_BNF @ mel_filters(mels).to(audio_BS.device).T
-    return (((mel_BNM + 1e-4).log10() + 1.0) / 2.0).unflatten(1, (frames, 4)).flatten(2)
+    scaled_BNM: Tensor = ((mel_BNM + 1e-4).log10() + 1.0) / 2.0
+    return scaled_BNM.reshape(audio_BS.shape[0], frames, -1)
 
 
 def latent_tokens(features_BFA: Tensor, first_latent: int, latents: int, tokens: int) -> Tensor:

@@ -14,8 +14,8 @@ class PatchCodec(nn.Module):
     """Linear codec between frames `[B, F, H, W, 3]` (float in -1..1) and latents `[B, C, T, H/8, W/8]`.
 
     Each kind of patch (an image, a group of four frames) has its own components. Component c is divided by
-    `std_c ** whiten`, times one factor that gives latents unit variance on average: 0 keeps pixel geometry, 1 gives each
-    channel unit variance.
+    `std_c ** whiten`, times one factor that gives latents unit variance on average: 0 keeps pixel geometry, 1 gives
+    each channel unit variance.
     """
 
     image_mean: Tensor

@@ -10,7 +10,7 @@ tokens of a latent frame.
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,17 @@ class ReferenceCache:
     def expand(self, times: int) -> "ReferenceCache":
         """The same references for `times` copies of the batch, without copying memory for a batch of one."""
         return ReferenceCache(tuple((_tile(keys, times), _tile(values, times)) for keys, values in self.layers))
+
+
+class AdaLN(nn.Module):
+    """A block's own offset to the time embedding's six vectors; a module, so that ZeRO 3 gathers its weight."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(1, 6, dim) / math.sqrt(dim))
+
+    def forward(self, time_B6E: Tensor) -> Modulation:
+        return Modulation(*(self.weight + time_B6E).chunk(6, dim=1))
 
 
 class SelfAttention(nn.Module):
@@ -98,7 +109,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         dim = config.dim
-        self.modulation = nn.Parameter(torch.randn(1, 6, dim) / math.sqrt(dim))
+        self.modulation = AdaLN(dim)
         self.self_attn = SelfAttention(dim, config.heads)
         self.norm_text = nn.LayerNorm(dim, eps=1e-6)
         self.cross_attn = CrossAttention(dim, config.heads)
@@ -106,14 +117,12 @@ class Block(nn.Module):
         self.audio_attn = CrossAttention(dim, config.heads, zero_output=True)
         self.ffn = nn.Sequential(nn.Linear(dim, config.ffn), nn.GELU(approximate="tanh"), nn.Linear(config.ffn, dim))
 
-    def modulate(self, time_B6E: Tensor) -> Modulation:
-        return Modulation(*(self.modulation + time_B6E).chunk(6, dim=1))
-
     def forward(
         self,
         x_BNE: Tensor,
         modulation: Modulation,
         rotation_ND: Tensor,
+        *,
         text_BLE: Tensor,
         audio: "AudioContext | None",
         reference: tuple[Tensor, Tensor] | None,
@@ -143,7 +152,8 @@ class Block(nn.Module):
         return self._feed_forward(r_BNE, modulation)
 
     def _feed_forward(self, x_BNE: Tensor, modulation: Modulation) -> Tensor:
-        return x_BNE + modulation.gate_ffn * self.ffn(_modulated(x_BNE, modulation.shift_ffn, modulation.scale_ffn))
+        out_BNE: Tensor = self.ffn(_modulated(x_BNE, modulation.shift_ffn, modulation.scale_ffn))
+        return x_BNE + modulation.gate_ffn * out_BNE
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,12 +251,13 @@ class VideoRefDiT(nn.Module):
         with torch.autocast(z_BCTHW.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32):
             x_BNE, rotation_ND = self._generation_stream(z_BCTHW, prefix_BCTHW, anchor_BCHW)
             time_BE = self.time_embedding(_sinusoid(sigma_B, self.config.frequency_dim))
-            time_B6E = self.time_projection(time_BE).unflatten(1, (6, -1)).float()
+            time_B6E = torch.unflatten(self.time_projection(time_BE), 1, (6, -1)).float()
             text_BLE = self.text_embedding(text_BL) + self.text_position
-            audio = self._audio(audio_BTLA, audio_keep_B, x_BNE, z_BCTHW)
-            for index, block in enumerate(self.blocks):
+            audio = self._audio(audio_BTLA, audio_keep_B, self._area(z_BCTHW))
+            for index, block in enumerate(self._blocks()):
                 pair = None if reference is None else reference.layers[index]
-                x_BNE = block(x_BNE, block.modulate(time_B6E), rotation_ND, text_BLE, audio, pair)
+                modulation = block.modulation(time_B6E)
+                x_BNE = block(x_BNE, modulation, rotation_ND, text_BLE=text_BLE, audio=audio, reference=pair)
             start = prefix_frames * self._area(z_BCTHW)
             x_BNE = x_BNE[:, start : start + frames * self._area(z_BCTHW)]
             shift, scale = (self.head_modulation + time_BE.float().unsqueeze(1)).chunk(2, dim=1)
@@ -264,10 +275,10 @@ class VideoRefDiT(nn.Module):
             rotation_ND = self._rotation(times, height, width, reference_BCTHW.device)
             sigma_B = reference_BCTHW.new_zeros(batch)
             time_BE = self.time_embedding(_sinusoid(sigma_B, self.config.frequency_dim))
-            time_B6E = self.time_projection(time_BE).unflatten(1, (6, -1)).float()
+            time_B6E = torch.unflatten(self.time_projection(time_BE), 1, (6, -1)).float()
             layers = []
-            for index, block in enumerate(self.blocks):
-                modulation = block.modulate(time_B6E)
+            for index, block in enumerate(self._blocks()):
+                modulation = block.modulation(time_B6E)
                 qkv = block.reference_keys(r_BNE, modulation, rotation_ND)
                 layers.append((qkv[1], qkv[2]))
                 if index + 1 < len(self.blocks):
@@ -296,13 +307,14 @@ class VideoRefDiT(nn.Module):
         kind_NE = torch.stack(kinds).repeat_interleave(self._area(z_BCTHW), dim=0)
         return (x_BNE + kind_NE).float(), self._rotation(times, height, width, z_BCTHW.device)
 
-    def _audio(
-        self, audio_BTLA: Tensor | None, keep_B: Tensor | None, x_BNE: Tensor, z_BCTHW: Tensor
-    ) -> AudioContext | None:
+    def _audio(self, audio_BTLA: Tensor | None, keep_B: Tensor | None, area: int) -> AudioContext | None:
         if audio_BTLA is None:
             return None
         tokens_MLE = (self.audio_embedding(audio_BTLA) + self.audio_position).flatten(0, 1)
-        return AudioContext(tokens_MLE, audio_BTLA.shape[1], self._area(z_BCTHW), keep_B)
+        return AudioContext(tokens_MLE, audio_BTLA.shape[1], area, keep_B)
+
+    def _blocks(self) -> list[Block]:
+        return cast("list[Block]", list(self.blocks))
 
     def _area(self, z_BCTHW: Tensor) -> int:
         return z_BCTHW.shape[3] * z_BCTHW.shape[4] // self.config.patch**2

@@ -146,7 +146,7 @@ class AvatarPipeline:
 
     @torch.inference_mode()
     def encode_person(self, reference_frames: Frames, count: int) -> ReferenceCache:
-        """Keys and values of `count` latent frames spread over the video: constant for all chunks, steps and prompts."""
+        """Keys and values of `count` latent frames spread over the video, for all chunks, steps and prompts."""
         latents = self.codec.encode_groups(to_float(torch.from_numpy(pick_groups(reference_frames, count)))[None])
         return self.model.encode_reference(latents)
 
@@ -168,7 +168,7 @@ class AvatarPipeline:
         anchor = None if count else self._encode_image(reference_frames[0])
         sent, last = 0, None
         for chunk in range(chunks):
-            new = self._denoise(plan, chunk, audio_BTLA, cache, last, anchor)
+            new = self._denoise(plan, chunk, audio_BTLA=audio_BTLA, cache=cache, prefix=last, anchor=anchor)
             if last is None:
                 pixels = self.codec.decode(new)
                 anchor = new[:, :, 0] if anchor is None else anchor
@@ -186,6 +186,7 @@ class AvatarPipeline:
         self,
         plan: "_Plan",
         chunk: int,
+        *,
         audio_BTLA: Tensor,
         cache: ReferenceCache | None,
         prefix: Tensor | None,

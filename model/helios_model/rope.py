@@ -22,7 +22,7 @@ def rope_angles(positions_N3: Tensor, head_dim: int, theta: float = 10_000.0) ->
 
 def apply_rope(x_BHND: Tensor, rotation_ND: Tensor) -> Tensor:
     """Rotate neighbouring pairs of the last dimension; computed in fp32, returned in the input's type."""
-    pairs = torch.view_as_complex(x_BHND.float().unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(x_BHND.float().reshape(*x_BHND.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * rotation_ND).flatten(-2).type_as(x_BHND)
 
 

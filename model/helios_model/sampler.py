@@ -4,8 +4,10 @@ Conventions: sigma = 1 is pure noise, `x_sigma = (1 - sigma) x0 + sigma eps`, `v
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -73,7 +75,8 @@ def euler_step(
     if noise is None or lower >= target:
         return x
     shrink = (1 - target) / (1 - lower)
-    return shrink * x + (target**2 - shrink**2 * lower**2) ** 0.5 * noise
+    fresh = math.sqrt(target**2 - shrink**2 * lower**2)
+    return shrink * x + fresh * noise
 
 
 def sample(
@@ -81,7 +84,7 @@ def sample(
 ) -> Tensor:
     """Latents of `shape`, from the noise of (seed, chunk) down the levels `sigmas`."""
     x = keyed_noise(shape, seed=seed, chunk=chunk, step=0)
-    for index, (sigma, target) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+    for index, (sigma, target) in enumerate(pairwise(sigmas)):
         fresh = keyed_noise(shape, seed=seed, chunk=chunk, step=index + 1) if eta > 0 and target > 0 else None
         x = euler_step(x, velocity(x, sigma), sigma, target, eta=eta, noise=fresh)
     return x
@@ -120,7 +123,8 @@ def guided_velocity(
         anchor_BCHW=None if given.anchor_BCHW is None else _three(given.anchor_BCHW),
         reference=None if given.reference is None else given.reference.expand(3),
     )
-    return combine(*velocity.chunk(3), guidance)
+    v_none, v_text, v_all = velocity.chunk(3)
+    return combine(v_none, v_text, v_all, guidance)
 
 
 def combine(v_none: Tensor, v_text: Tensor, v_all: Tensor, guidance: Guidance) -> Tensor:

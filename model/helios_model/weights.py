@@ -4,7 +4,6 @@ A bundle appears whole or not at all: it is written beside its place and renamed
 """
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -40,11 +39,11 @@ def write_bundle(folder: Path, documents: Mapping[str, Any], tensors: Mapping[st
             save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, fresh / name)
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-            os.replace(folder, old / "bundle")
-            os.replace(fresh, folder)
+            folder.replace(old / "bundle")
+            fresh.replace(folder)
             shutil.rmtree(old)
         else:
-            os.replace(fresh, folder)
+            fresh.replace(folder)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise

@@ -135,7 +135,7 @@ def _shard(start: int, data: DataConfig, model: ModelConfig, codec: PatchCodec) 
     pairs = [(person, place) for person in people for place in range(data.scenes)]
     clips = _render([person for person, _ in pairs], [place for _, place in pairs], data, model.size)
     parts = encode_clips(clips, model, codec)
-    shard = {name: part.unflatten(0, (len(people), data.scenes)) for name, part in parts.items()}
+    shard = {name: torch.unflatten(part, 0, (len(people), data.scenes)) for name, part in parts.items()}
     occluded = render_clips(
         [identity("train", person) for person in people],
         [scene("train", person, 0) for person in people],
@@ -160,8 +160,10 @@ def _render(people: list[int], places: list[int], data: DataConfig, size: int) -
 
 def _foreground(mask_BFHW: Tensor) -> Tensor:
     """Share of each latent's pixels that show the person, `[B, T, h, w]`."""
-    share = mask_BFHW.float().unflatten(3, (-1, PATCH)).mean(-1).unflatten(2, (-1, PATCH)).mean(3)
-    groups = share[:, 1:].unflatten(1, (-1, GROUP)).mean(2)
+    count, frames, height, width = mask_BFHW.shape
+    tiles = mask_BFHW.float().reshape(count, frames, height // PATCH, PATCH, width // PATCH, PATCH)
+    share = tiles.mean((3, 5))
+    groups = torch.unflatten(share[:, 1:], 1, (-1, GROUP)).mean(2)
     return torch.cat([share[:, :1], groups], dim=1)
 
 

@@ -1,4 +1,4 @@
-"""What a researcher may set on a stage: `spec.config` of a stage job. No torch here, so that `helios validate` can use it."""
+"""What a researcher may set on a stage: `spec.config` of its job. No torch here: `helios validate` uses it."""
 
 import math
 from typing import Literal, Self, get_args

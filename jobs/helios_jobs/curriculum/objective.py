@@ -69,7 +69,7 @@ class Objective(Protocol):
         ...
 
     def batch(self, step: int) -> Batch:
-        """The batch of this rank, a function of (seed, step, rank) alone, so that a resumed run equals an unbroken one."""
+        """The batch of this rank: (seed, step, rank) decide it, so that a resumed run equals an unbroken one."""
         ...
 
     def loss(self, module: nn.Module, batch: Batch, step: int) -> LossOutput:
@@ -77,7 +77,7 @@ class Objective(Protocol):
         ...
 
     def export(self, state_dict: Mapping[str, Tensor], folder: Path) -> None:
-        """Write the bundle of this stage (full, consolidated fp32 `state_dict` of the module), replacing what is there."""
+        """Write the bundle of this stage from the module's full fp32 `state_dict`, replacing what is there."""
         ...
 
     def preview(self, folder: Path) -> Preview:

@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 
 from helios_jobs.curriculum.bank import scene_prompt
-from helios_jobs.curriculum.objective import Frames, Preview
+from helios_jobs.curriculum.objective import Audio, Frames, Preview
 from helios_jobs.data.world import identity, render_clip, scene
 from helios_model.pipeline import AvatarPipeline
 
@@ -16,7 +16,8 @@ REFERENCE_FRAMES: Final = 24
 
 def make_preview(pipeline: AvatarPipeline, *, seed: int) -> Preview:
     """Generate for four held-out people; a row of the sheet is reference, truth, generated, four frames of each."""
-    videos, rows, errors = {}, [], []
+    videos: dict[str, tuple[Frames, Audio | None]] = {}
+    rows, errors = [], []
     for number in range(PEOPLE):
         person = identity("selection", number)
         reference = render_clip(

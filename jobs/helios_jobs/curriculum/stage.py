@@ -1,9 +1,9 @@
-"""What the five stages share: the parent bundle, the bank, random draws, flow matching, parameter groups, the product."""
+"""What the five stages share: parent bundle, bank, random draws, flow matching, parameter groups, the product."""
 
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,9 @@ _WITHOUT_MUON = ("embedding", "modulation", "time_", "head", "position")
 class Stage:
     """Base of the five objectives; a subclass says what a batch is and what its loss is."""
 
+    unused: ClassVar[tuple[str, ...]] = ()
+    """Parameters with one of these words in their names take no part in the stage and stay as they are."""
+
     def __init__(self, config: StageConfig) -> None:
         self.config = config
         self.ctx: StageContext
@@ -40,10 +43,13 @@ class Stage:
         model = self._load_parent(ctx) if ctx.parent is not None else self._first_model(ctx)
         model.compute_dtype = matmul_dtype(self.config.precision, ctx.device)
         self.bank = load_bank(ctx.cache, self.config.data, model.config, self.codec, rank=ctx.rank)
-        self._silent_L = tokenize([""], buckets=model.config.text_buckets, length=model.config.text_tokens)[0]
+        self._silent_1L = tokenize([""], buckets=model.config.text_buckets, length=model.config.text_tokens)
         tag_for_muon(model)
         self.prepare(model)
-        return model.to(ctx.device).train().requires_grad_()
+        model.to(ctx.device).train().requires_grad_()
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not any(word in name for word in self.unused))
+        return model
 
     def prepare(self, model: VideoRefDiT) -> None:
         """Make the frozen companions of a stage from its starting model."""
@@ -51,7 +57,7 @@ class Stage:
     def batch(self, step: int) -> Batch:
         raise NotImplementedError
 
-    def loss(self, module: nn.Module, batch: Batch, step: int) -> LossOutput:
+    def loss(self, module: nn.Module, batch: Batch, step: int) -> LossOutput:  # noqa: ARG002  # the Protocol's shape
         return flow_matching_loss(module, batch)
 
     def export(self, state_dict: Mapping[str, Tensor], folder: Path) -> None:
@@ -65,7 +71,7 @@ class Stage:
 
     def parameter_groups(self, module: nn.Module, lr: float) -> list[dict[str, Any]]:
         tag_for_muon(module)
-        parameters = list(module.parameters())
+        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         muon = self.config.optimizer == "muon"
         decay = self.config.weight_decay
         if not muon:
@@ -108,7 +114,11 @@ class Stage:
     def words(self, people: Tensor, places: Tensor, which: Tensor, drop: Tensor) -> Tensor:
         """Word numbers of captions; `which` 0 is the whole one and 1 the scene, dropped ones are silent."""
         words_BL = self.bank.words[people, places, which].long()
-        return torch.where(drop[:, None], self._silent_L, words_BL)
+        return torch.where(drop[:, None], self._silent_1L, words_BL)
+
+    def silence(self, like_BL: Tensor) -> Tensor:
+        """The empty prompt, as often as `like_BL` has rows."""
+        return self._silent_1L.to(like_BL.device).expand_as(like_BL)
 
     def _first_model(self, ctx: StageContext) -> VideoRefDiT:
         config = preset(self.config.preset)

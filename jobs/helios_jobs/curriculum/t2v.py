@@ -7,6 +7,8 @@ from helios_jobs.curriculum.stage import Stage
 
 
 class TextToVideo(Stage):
+    unused = ("audio",)
+
     def batch(self, step: int) -> Batch:
         shared, own = self.draws(step, shared=True), self.draws(step)
         prefix, image = (
