@@ -1,0 +1,226 @@
+"""The cell's Ray: started as a program of its own, found again, watched, restarted, ended exactly."""
+
+import hashlib
+import os
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from helios.adapters.programs import Handle, Program, free_port
+from helios.adapters.ray_local.dashboard import Dashboard
+from helios.errors import EngineError, UnavailableError
+
+OBJECT_STORE_BYTES = 512 * 1024 * 1024
+HUNG_S = 90.0
+"""A Ray whose processes live but which has not answered for this long is ended and started again."""
+READY_S = 120.0
+_PORTS = (
+    "port",
+    "dashboard-port",
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "runtime-env-agent-port",
+    "metrics-export-port",
+    "node-manager-port",
+    "object-manager-port",
+    "ray-client-server-port",
+)
+_FOREIGN = ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "HELIOS_HOME", "HELIOS_TOKEN", "HELIOS_API")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a running Ray is.
+
+    Attributes:
+        instance: names this start of Ray; another one means that everything that ran in it is over.
+        serve_port: where its Serve proxy listens once a service was deployed.
+    """
+
+    instance: str
+    dashboard: str
+    gcs_port: int
+    serve_port: int
+    token: str
+
+
+class RayHead:
+    """Ray on this machine for one cell. Its handle and ports are in `<folder>/ray.json`, its token in `ray.token`."""
+
+    def __init__(self, folder: Path, *, cpus: int | None = None, env: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        self.cpus = cpus or os.cpu_count() or 1
+        self._env = dict(env or {})
+        self._program = Program("Ray", folder / "ray.json")
+        self._lock = threading.RLock()
+        self._silent_since: float | None = None
+
+    @property
+    def temp(self) -> Path:
+        """Ray's own folder: short, because paths of Unix sockets end at 107 bytes."""
+        key = hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:10]
+        return Path(tempfile.gettempdir()) / f"helios-{os.getuid()}-{key}"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "ray.log"
+
+    def handle(self) -> Handle | None:
+        return self._program.handle()
+
+    def address(self) -> Address | None:
+        """Return where Ray is, or None where it was never started or has been stopped."""
+        handle, facts = self._program.handle(), self._program.facts()
+        if handle is None or "dashboard" not in facts:
+            return None
+        return Address(
+            instance=handle.mark,
+            dashboard=facts["dashboard"],
+            gcs_port=int(facts["port"]),
+            serve_port=int(facts["serve"]),
+            token=self._token(),
+        )
+
+    def connect(self) -> Dashboard:
+        """Return a client of the running Ray. Raises `UnavailableError` where there is none."""
+        address = self.address()
+        if address is None or self.is_dead():
+            raise UnavailableError("Ray of this cell is not running")
+        return Dashboard(address.dashboard, address.token)
+
+    def ensure(self) -> bool:
+        """Start Ray where it is not running; return whether it had to be started. Does not wait for it to answer."""
+        with self._lock:
+            handle = self._program.handle()
+            if handle is not None and handle.is_alive():
+                return False
+            if handle is not None and not self.is_dead():
+                return False  # its first process is gone, its control store still answers: one signal is not enough
+            if handle is not None:
+                self._program.stop()
+            self._start()
+            return True
+
+    def wait_ready(self, *, timeout_s: float = READY_S) -> None:
+        """Wait until Ray takes jobs. Raises `EngineError` with the end of its log where it ended instead."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            handle = self._program.handle()
+            if handle is None or not handle.is_alive():
+                raise EngineError(f"Ray ended while starting: {self._last_words()}", hint=f"its log is {self.log}")
+            if self.is_ready():
+                return
+            if time.monotonic() > deadline:
+                raise EngineError(f"Ray did not answer within {timeout_s:g} s", hint=f"its log is {self.log}")
+            time.sleep(0.2)
+
+    def is_ready(self) -> bool:
+        try:
+            self.connect().ping()
+        except UnavailableError:
+            return False
+        return True
+
+    def is_dead(self) -> bool:
+        """Whether both signals say so: its first process is gone, and its control store refuses connections."""
+        handle, facts = self._program.handle(), self._program.facts()
+        if handle is None:
+            return True
+        return not handle.is_alive() and not _accepts(int(facts["port"]))
+
+    def tend(self) -> bool:
+        """Restart Ray where it died or hangs; return whether it did. Called every few seconds; quick otherwise."""
+        with self._lock:
+            if self._program.handle() is None:
+                return False
+            if self.is_dead():
+                return self.ensure()
+            if self.is_ready():
+                self._silent_since = None
+                return False
+            now = time.monotonic()
+            self._silent_since = self._silent_since or now
+            if now - self._silent_since < HUNG_S:
+                return False
+            self._silent_since = None
+            self._program.stop()
+            return self.ensure()
+
+    def stop(self) -> int:
+        """End every process of this Ray; returns how many there were. Raises `EngineError` where one survives."""
+        with self._lock:
+            count = self._program.stop()
+            self._program.record.unlink(missing_ok=True)
+            shutil.rmtree(self.temp, ignore_errors=True)
+            return count
+
+    def _start(self) -> None:
+        token = self._token()
+        assert token
+        self._prepare_temp()
+        before = self._program.facts()
+        ports: dict[str, int] = {}
+        for name in (*_PORTS, "serve"):
+            ports[name] = free_port(preferred=int(before.get(name, 0)), taken=ports.values())
+        options = [part for name in _PORTS for part in (f"--{name}", str(ports[name]))]
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *options]
+        command += ["--num-cpus", str(self.cpus), "--object-store-memory", str(OBJECT_STORE_BYTES)]
+        command += ["--dashboard-host", "127.0.0.1", "--include-dashboard", "true", "--temp-dir", str(self.temp / "r")]
+        command += ["--min-worker-port", "0", "--max-worker-port", "0", "--disable-usage-stats"]
+        command += ["--include-log-monitor", "false", "--no-monitor"]
+        facts = {name: str(port) for name, port in ports.items()}
+        facts["dashboard"] = f"http://127.0.0.1:{ports['dashboard-port']}"
+        self._program.start(command, log=self.log, env=self._environment(), facts=facts, drop_env=_FOREIGN)
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            **self._env,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str((self.folder / "ray.token").resolve()),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ROTATION_MAX_BYTES": str(16 * 1024 * 1024),
+            "RAY_ROTATION_BACKUP_COUNT": "2",
+            "RAY_JOB_STOP_WAIT_TIME_S": "10",
+            "RAY_DISABLE_IMPORT_WARNING": "1",
+            "SPT_NOENV": "1",  # Ray's renamed processes keep their environment, and with it the mark they are found by
+        }
+
+    def _prepare_temp(self) -> None:
+        self.temp.mkdir(mode=0o700, exist_ok=True)
+        if self.temp.stat().st_uid != os.getuid():
+            raise EngineError(f"{self.temp} belongs to another user")
+        shutil.rmtree(self.temp / "r", ignore_errors=True)
+
+    def _token(self) -> str:
+        path = self.folder / "ray.token"
+        try:
+            return path.read_text().strip()
+        except FileNotFoundError:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            token = secrets.token_hex(32)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(token)
+            return token
+
+    def _last_words(self) -> str:
+        try:
+            lines = self.log.read_text(errors="replace").strip().splitlines()
+        except FileNotFoundError:
+            return "it wrote no log"
+        return lines[-1][:500] if lines else "its log is empty"
+
+
+def _accepts(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1.0):
+            return True
+    except OSError:
+        return False
