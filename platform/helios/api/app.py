@@ -38,7 +38,7 @@ def create_app(
     app.add_middleware(Guard, token=token)
     for kind, plural in PLURALS.items():
         app.include_router(object_router(control, kind=kind, plural=plural))
-    app.include_router(action_router(control))
+    app.include_router(action_router(control.store))
     app.include_router(log_router(control.store, LogReader(logs)))
-    app.include_router(view_router(control, links=links))
+    app.include_router(view_router(control.store, links=links))
     return app

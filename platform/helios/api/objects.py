@@ -4,13 +4,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Response
 
+from helios.api.views import history
 from helios.api.waiting import Wait, until
-from helios.control import ControlPlane
+from helios.control import ControlPlane, request_cancel, request_delete, request_redeploy, request_rerun
+from helios.control import apply as admit
 from helios.errors import InputError, Problem, SpecError
 from helios.spec import AnyDocument, configs, from_json
-from helios.store import Change, Record
+from helios.store import Change, Record, Store
 
 MAX_PAGE = 1000
+LAST_EVENTS = 50
 
 Object = dict[str, Any]
 Document = Annotated[dict[str, Any], Body(description="One document, as in YAML.")]
@@ -18,6 +21,7 @@ Selector = Annotated[str, Query(alias="labelSelector", description="Labels, as i
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 After = Annotated[str, Query(description="The `next` of the page before.")]
 Revision = Annotated[int | None, Query(ge=0, description="Only what changed after this revision.")]
+Everything = Annotated[bool, Query(description="Begin a new run; else go on where it failed.")]
 Key = Annotated[str, Header(alias="Idempotency-Key", max_length=200)]
 
 
@@ -28,7 +32,7 @@ def object_router(control: ControlPlane, *, kind: str, plural: str) -> APIRouter
 
     @router.put("/{name}", summary=f"Create or change a {kind}")
     def apply(name: str, document: Document, response: Response, idempotency_key: Key = "") -> Object:
-        applied = control.apply(_checked(document, kind, name), idempotency_key=idempotency_key)
+        applied = admit(store, _checked(document, kind, name), idempotency_key=idempotency_key)
         response.status_code = 201 if applied.change is Change.CREATED else 200
         response.headers["Helios-Result"] = applied.change.value
         return applied.record.document()
@@ -55,34 +59,43 @@ def object_router(control: ControlPlane, *, kind: str, plural: str) -> APIRouter
 
     @router.delete("/{name}", summary=f"Delete a {kind}; what runs is stopped first", status_code=202)
     def delete(name: str) -> Object:
-        return control.delete(kind, name).document()
+        return request_delete(store, kind, name).document()
 
     @router.get("/{name}/explain", summary=f"Why a {kind} is where it is, and what would move it")
     def explain(name: str) -> Object:
-        return control.explain(kind, name)
+        why = control.explain(name, kind)
+        stage_job = (why.get("job") or {}).get("name")
+        happened = list(history(store, kind, name))
+        if stage_job:
+            happened += history(store, "Job", stage_job)
+        return {**why, "events": sorted(happened, key=lambda event: event["number"])[-LAST_EVENTS:]}
 
     return router
 
 
-def action_router(control: ControlPlane) -> APIRouter:
+def action_router(store: Store) -> APIRouter:
     """The verbs of jobs, curricula and services."""
     router = APIRouter(prefix="/v1", tags=["Actions"])
 
     @router.post("/jobs/{name}/cancel", status_code=202)
     def cancel_job(name: str) -> Object:
-        return control.cancel("Job", name).document()
+        return request_cancel(store, "Job", name).document()
 
     @router.post("/curricula/{name}/cancel", status_code=202)
     def cancel_curriculum(name: str) -> Object:
-        return control.cancel("Curriculum", name).document()
+        return request_cancel(store, "Curriculum", name).document()
+
+    @router.post("/jobs/{name}/rerun", status_code=202)
+    def rerun_job(name: str) -> Object:
+        return request_rerun(store, name, kind="Job").document()
 
     @router.post("/curricula/{name}/rerun", status_code=202)
-    def rerun_curriculum(name: str) -> Object:
-        return control.rerun(name).document()
+    def rerun_curriculum(name: str, everything: Everything = False) -> Object:
+        return request_rerun(store, name, from_failed=not everything).document()
 
     @router.post("/services/{name}/redeploy", status_code=202)
     def redeploy_service(name: str) -> Object:
-        return control.redeploy(name).document()
+        return request_redeploy(store, name).document()
 
     return router
 

@@ -1,7 +1,7 @@
 """Routes that look across objects: health, status, events."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -9,16 +9,15 @@ from fastapi import APIRouter, Query
 
 from helios import __version__
 from helios.api.waiting import Wait, until
-from helios.control import ControlPlane
 from helios.spec import PLURALS
-from helios.store import Event, timestamp
+from helios.store import Event, Store, timestamp
 
 MAX_PAGE = 1000
 
 
-def view_router(control: ControlPlane, *, links: Mapping[str, str]) -> APIRouter:
+def view_router(store: Store, *, links: Mapping[str, str]) -> APIRouter:
+    """Routes under `/v1` that are not about one object."""
     router = APIRouter(tags=["Views"])
-    store = control.store
 
     @router.get("/healthz", summary="Whether the API answers; the one route without a token")
     def healthz() -> dict[str, str]:
@@ -41,7 +40,18 @@ def view_router(control: ControlPlane, *, links: Mapping[str, str]) -> APIRouter
             return store.events(kind=kind or None, name=name or None, after=after, limit=limit)
 
         found = await until(store, look, found=bool, wait_s=wait)
-        items = [{**asdict(event), "type": event.type.value, "time": timestamp(event.time)} for event in found]
-        return {"items": items, "next": found[-1].number if found else after}
+        return {"items": [_json(event) for event in found], "next": found[-1].number if found else after}
 
     return router
+
+
+def history(store: Store, kind: str, name: str) -> Iterator[dict[str, Any]]:
+    """Every event of one object, oldest first."""
+    after = 0
+    while page := store.events(kind=kind, name=name, after=after, limit=MAX_PAGE):
+        yield from (_json(event) for event in page)
+        after = page[-1].number
+
+
+def _json(event: Event) -> dict[str, Any]:
+    return {**asdict(event), "type": event.type.value, "time": timestamp(event.time)}

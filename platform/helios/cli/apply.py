@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from helios.cli.client import KINDS, Applied, Client, connect, kind_of
-from helios.cli.output import Format, FormatOption, examples, out, show
+from helios.cli.output import Format, FormatOption, err, examples, out, show
 from helios.cli.tables import objects_table
 from helios.errors import InputError, Problem, SpecError
 
@@ -34,13 +34,11 @@ def register(app: typer.Typer) -> None:
 
 
 def apply(files: FilesArgument, how: FormatOption = Format.TABLE) -> None:
-    """Create or change objects from YAML; nothing is changed where a document is not valid."""
+    """Create or change objects from YAML; nothing is sent where a document is not valid."""
     documents = load(files)
     with connect() as client:
-        applied = [apply_one(client, loaded) for loaded in documents]
-    if how is Format.TABLE:
-        say_applied(applied)
-    else:
+        applied = apply_all(client, documents, console=out() if how is Format.TABLE else err())
+    if how is not Format.TABLE:
         show([item.object for item in applied], how, lambda: "")
 
 
@@ -97,25 +95,27 @@ def load(files: Iterable[Path], *, only: Sequence[str] = ()) -> "list[Loaded]":
     return sorted(documents, key=lambda loaded: order.index(loaded.document.kind))
 
 
-def apply_one(client: Client, loaded: "Loaded") -> Applied:
-    """Apply one document; what the control plane finds wrong is reported with the document's file and line."""
+def apply_all(client: Client, documents: "Iterable[Loaded]", *, console: Console) -> list[Applied]:
+    """Apply documents one after the other, with a line for each that is done.
+
+    Raises:
+        SpecError: with file and line of what the control plane refused; what was said before is applied.
+    """
     from helios.spec import to_json
 
-    try:
-        return client.apply(to_json(loaded.document))
-    except SpecError as error:
-        raise SpecError([_placed(item, loaded) for item in error.problems], hint=error.hint) from error
+    applied = []
+    for loaded in documents:
+        try:
+            done = client.apply(to_json(loaded.document))
+        except SpecError as error:
+            raise SpecError([_placed(item, loaded) for item in error.problems], hint=error.hint) from error
+        applied.append(done)
+        style = {"created": "green", "configured": "yellow"}.get(done.result, "dim")
+        kind, name = loaded.document.kind.lower(), loaded.document.metadata.name
+        console.print(f"{kind}/{escape(name)} [{style}]{done.result}[/{style}]", soft_wrap=True)
+    return applied
 
 
 def _placed(problem: Problem, loaded: "Loaded") -> Problem:
     line, column = loaded.positions.get(problem.field, (loaded.line, 0))
     return replace(problem, file=loaded.file, line=line, column=column)
-
-
-def say_applied(applied: Iterable[Applied], *, console: Console | None = None) -> None:
-    """Print a line for each applied object, on standard output unless told."""
-    styles = {"created": "green", "configured": "yellow"}
-    for item in applied:
-        kind, name = item.object["kind"].lower(), item.object["metadata"]["name"]
-        style = styles.get(item.result, "dim")
-        (console or out()).print(f"{kind}/{escape(name)} [{style}]{item.result}[/{style}]", soft_wrap=True)

@@ -162,8 +162,13 @@ class Client:
         return self._json("DELETE", f"/v1/{KINDS[kind]}/{name}")
 
     def action(self, kind: str, name: str, verb: str) -> Object:
-        """POST an action: `cancel`, `rerun`, `redeploy`."""
+        """POST an action: `cancel`, `redeploy`."""
         return self._json("POST", f"/v1/{KINDS[kind]}/{name}/{verb}")
+
+    def rerun(self, kind: str, name: str, *, everything: bool) -> Object:
+        """Try ended work again: from what failed, or everything as a new run."""
+        params = {"everything": str(everything).lower()}
+        return self._json("POST", f"/v1/{KINDS[kind]}/{name}/rerun", params=params)
 
     def explain(self, kind: str, name: str) -> Object:
         return self._json("GET", f"/v1/{KINDS[kind]}/{name}/explain")

@@ -46,8 +46,13 @@ def _parts(kind: str, name: str, explanation: Mapping[str, Any]) -> Iterator[Ren
         yield Text(f"  {message}")
     if position := explanation.get("position"):
         yield Text(f"  place {position} in the queue")
-    for section in (_cells, _stages, _unblock, _events):
-        yield from section(explanation)
+    job = explanation.get("job") or {}
+    if job.get("message"):
+        yield Text(f"  stage {explanation['stage']} is {job['state']}: {job['message']}")
+    yield from _stages(explanation)
+    for section in (_cells, _unblock):
+        yield from section(job or explanation)
+    yield from _events(explanation)
 
 
 def _cells(explanation: Mapping[str, Any]) -> Iterator[RenderableType]:
@@ -69,8 +74,8 @@ def _stages(explanation: Mapping[str, Any]) -> Iterator[RenderableType]:
         [
             item["name"],
             state_text(item.get("state") or "Pending"),
-            item.get("job") or "-",
-            item.get("message") or item.get("reason") or "",
+            item["job"] if item.get("created") else "-",
+            item.get("reason") or "",
         ]
         for item in explanation["stages"]
     ]

@@ -7,11 +7,11 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
-from helios.cli.apply import FilesArgument, apply_one, load, say_applied
+from helios.cli.apply import FilesArgument, apply_all, load
 from helios.cli.client import connect
 from helios.cli.follow import settled
 from helios.cli.output import Format, FormatOption, examples, out, show, table_of
-from helios.cli.tables import cell_state, conditions_table, objects_table
+from helios.cli.tables import conditions_table, objects_table
 from helios.cli.waiting import wait_until
 
 cell_app = typer.Typer(no_args_is_help=True, help="Cells: the clusters that work runs on.")
@@ -30,8 +30,7 @@ def apply_cells(
     """Create or change cells from YAML."""
     documents = load(files, only=("Cell",))
     with connect() as client:
-        applied = [apply_one(client, loaded) for loaded in documents]
-    say_applied(applied)
+        applied = apply_all(client, documents, console=out())
     if wait:
         for item in applied:
             _await_ready(item.object["metadata"]["name"], timeout_s=timeout)
@@ -79,7 +78,7 @@ def _described(cell: dict[str, Any], placed: list[dict[str, Any]]) -> Renderable
         [f"{item['kind'].lower()}/{item['metadata']['name']}", str((item.get("status") or {}).get("state"))]
         for item in placed
     ]
-    title = Text.assemble((cell["metadata"]["name"], "bold"), f"  {cell_state(cell)}  {spec['provider']}  ")
+    title = Text.assemble((cell["metadata"]["name"], "bold"), f"  {_state(cell)}  {spec['provider']}  ")
     title.append(f"{spec.get('region') or ''}  standard {spec.get('standard')}", style="dim")
     return Group(
         title,
@@ -96,7 +95,7 @@ def _await_ready(name: str, *, timeout_s: float) -> None:
     wait_until(
         "Cell",
         name,
-        done=lambda cell: cell_state(cell) == "Ready" and settled(cell),
+        done=lambda cell: _state(cell) == "Ready" and settled(cell),
         line=_standing,
         timeout_s=timeout_s,
         hint=f"`helios cell describe {name}` shows its conditions",
@@ -109,4 +108,8 @@ def _standing(cell: dict[str, Any]) -> str:
     open_ones = [item for item in conditions if item["status"] != "True"]
     why = (open_ones[0].get("message") or open_ones[0].get("reason") or "") if open_ones else ""
     done = f"{len(conditions) - len(open_ones)}/{len(conditions)} conditions"
-    return f"{cell_state(cell)}, {done}" + (f" ({why})" if why else "")
+    return f"{_state(cell)}, {done}" + (f" ({why})" if why else "")
+
+
+def _state(cell: dict[str, Any]) -> str:
+    return (cell.get("status") or {}).get("state") or "Pending"

@@ -59,10 +59,7 @@ class View:
     state: str
     message: str
     rows: tuple[Row, ...]
-
-    @property
-    def ended(self) -> bool:
-        return self.state in ENDED
+    ended: bool
 
     @property
     def fraction(self) -> float:
@@ -104,7 +101,8 @@ def view_of(client: Client, kind: str, name: str) -> View:
     else:
         stages = status.get("stages") or [{"name": stage["name"]} for stage in found["spec"]["stages"]]
         rows = tuple(_stage_row(client, stage) for stage in stages)
-    return View(kind, name, status.get("state", "Pending"), said_of(status), rows)
+    ended = status.get("state") in ENDED and settled(found)
+    return View(kind, name, status.get("state", "Pending"), said_of(status), rows, ended)
 
 
 def row_of(name: str, status: Mapping[str, Any]) -> Row:
@@ -134,8 +132,11 @@ def said_of(status: Mapping[str, Any]) -> str:
 
 
 def settled(found: Mapping[str, Any]) -> bool:
-    """Whether the status speaks of the spec as it is now, and not of the one before."""
-    observed = (found.get("status") or {}).get("observedGeneration")
+    """Whether the status speaks of what was asked for last, and not of the time before."""
+    status = found.get("status") or {}
+    if status.get("rerunRequested") or status.get("redeployRequested"):
+        return False
+    observed = status.get("observedGeneration") or status.get("deployedGeneration")
     return observed is None or observed == found["metadata"].get("generation")
 
 
@@ -200,7 +201,7 @@ def _connected() -> Iterator[Client]:
 
 
 def _stage_row(client: Client, stage: Mapping[str, Any]) -> Row:
-    if not stage.get("job"):
+    if not stage.get("created"):
         return Row(stage["name"], stage.get("state") or "Pending", stage.get("reason") or "")
     try:
         job = client.get("Job", stage["job"])

@@ -11,9 +11,9 @@ import typer
 from rich.markup import escape
 
 from helios import __version__
-from helios.cli import apply, events, explain, fleet, generate, logs, serving, submit
+from helios.cli import apply, embedded, events, explain, fleet, generate, logs, serving, specs, submit
 from helios.cli.output import err
-from helios.errors import HeliosError
+from helios.errors import HeliosError, SpecError
 
 PLUGINS = "helios.commands"
 EXIT_CODES = """\
@@ -34,7 +34,7 @@ def build() -> typer.Typer:
         epilog=EXIT_CODES,
     )
     app.callback()(_root)
-    for module in (apply, submit, explain, logs, events, serving, generate, fleet):
+    for module in (embedded, specs, apply, submit, explain, logs, events, serving, generate, fleet):
         module.register(app)
     _add_plugins(app)
     return app
@@ -43,11 +43,16 @@ def build() -> typer.Typer:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; every error is said in a line or two on stderr."""
     try:
-        build()(list(sys.argv[1:] if arguments is None else arguments), prog_name="helios")
+        app(list(sys.argv[1:] if arguments is None else arguments), prog_name="helios")
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
     except KeyboardInterrupt:
         return 130
+    except SpecError as error:
+        from helios.cli.specs import problems_view
+
+        err().print(problems_view(error.problems), soft_wrap=True)
+        return _say(error, "", hint=error.hint, code=error.exit_code)
     except HeliosError as error:
         return _say(error, error.message, hint=error.hint, code=error.exit_code)
     except Exception as error:  # noqa: BLE001  # the edge: whatever comes, no traceback reaches a user unasked
@@ -65,7 +70,8 @@ def _say(error: Exception, message: str, *, hint: str, code: int) -> int:
     if os.environ.get("HELIOS_DEBUG", "0") not in {"", "0"}:
         traceback.print_exception(error)
     console = err()
-    console.print(f"[bold red]Error:[/bold red] {escape(message)}", soft_wrap=True)
+    if message:
+        console.print(f"[bold red]Error:[/bold red] {escape(message)}", soft_wrap=True)
     if hint:
         console.print(f"[dim]Hint:[/dim] {escape(hint)}", soft_wrap=True)
     return code
@@ -95,6 +101,8 @@ def _root(
 ) -> None:
     """One control plane for a whole GPU fleet: cells, a two-stage scheduler, Ray, MLflow, talking avatars."""
 
+
+app = build()
 
 if __name__ == "__main__":
     main()

@@ -5,13 +5,16 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from helios.cli.apply import FilesArgument, apply_one, load, say_applied
+from helios.cli.apply import FilesArgument, apply_all, load
 from helios.cli.client import connect
 from helios.cli.follow import said_of, settled
 from helios.cli.output import Format, FormatOption, err, examples, out, show
 from helios.cli.tables import objects_table
 from helios.cli.waiting import wait_until
 from helios.errors import WorkFailedError
+
+FAILURES = 3
+"""Starts in a row that may fail before `--wait` gives up; the control plane itself goes on trying."""
 
 serve_app = typer.Typer(no_args_is_help=True, help="Services: models behind HTTP endpoints.")
 
@@ -34,8 +37,7 @@ def deploy(
     """
     documents = load(files, only=("Service",))
     with connect() as client:
-        applied = [apply_one(client, loaded) for loaded in documents]
-        say_applied([item for item in applied if item.result != "unchanged"], console=err())
+        applied = apply_all(client, documents, console=err())
         for item in applied:
             if item.result == "unchanged":
                 name = item.object["metadata"]["name"]
@@ -70,12 +72,14 @@ def _await_ready(name: str, *, timeout_s: float) -> str:
 
 
 def _is_ready(service: dict[str, Any]) -> bool:
-    """Whether the service answers; raises `WorkFailedError` where it never will."""
+    """Whether the service answers; raises `WorkFailedError` where it fails again and again, or for good."""
     status = service.get("status") or {}
-    if settled(service) and status.get("state") == "Failed":
+    if not settled(service):
+        return False
+    if status.get("state") == "Failed" and ("retryAt" not in status or status.get("failures", 0) >= FAILURES):
         name = service["metadata"]["name"]
         raise WorkFailedError(f"service {name} failed: {said_of(status)}", hint=f"`helios explain {name}`")
-    return settled(service) and status.get("state") == "Ready" and bool(status.get("url"))
+    return status.get("state") == "Ready" and bool(status.get("url"))
 
 
 def _standing(service: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from helios.cli.apply import FilesArgument, apply_one, load, say_applied
+from helios.cli.apply import FilesArgument, apply_all, load
 from helios.cli.client import Applied, Client, connect
 from helios.cli.follow import ENDED, View, follow
 from helios.cli.output import err, examples, out, useful
@@ -27,13 +27,13 @@ def register(app: typer.Typer) -> None:
         ),
     )(submit)
     app.command(rich_help_panel="Work", epilog=examples("helios cancel tiny", "helios cancel my-job"))(cancel)
-    app.command(rich_help_panel="Work", epilog=examples("helios rerun tiny --follow"))(rerun)
+    app.command(rich_help_panel="Work", epilog=examples("helios rerun tiny --follow", "helios rerun tiny --all"))(rerun)
 
 
 def submit(
     files: FilesArgument,
     following: FollowOption = False,
-    again: Annotated[bool, typer.Option("--rerun", help="Run a curriculum again that is unchanged and ended.")] = False,
+    again: Annotated[bool, typer.Option("--rerun", help="Run again what is unchanged and ended.")] = False,
 ) -> None:
     """Hand in jobs and curricula; what is there unchanged is left as it is.
 
@@ -43,8 +43,7 @@ def submit(
     if not any(loaded.document.kind in WORK for loaded in documents):
         raise InputError("there is no Job or Curriculum in what was given", hint="`helios apply` takes other kinds")
     with connect() as client:
-        applied = [apply_one(client, loaded) for loaded in documents]
-        say_applied(applied)
+        applied = apply_all(client, documents, console=out())
         work = [_started(client, item, again=again) for item in applied if item.object["kind"] in WORK]
     for kind, name in work:
         if following:
@@ -62,15 +61,17 @@ def cancel(name: NameArgument) -> None:
 
 
 def rerun(
-    name: Annotated[str, typer.Argument(help="Name of a curriculum.", show_default=False)],
+    name: NameArgument,
     following: FollowOption = False,
+    everything: Annotated[bool, typer.Option("--all", help="Begin a new run, and not where it failed.")] = False,
 ) -> None:
-    """Run a curriculum that ended once more, from its first stage."""
+    """Try a failed or cancelled job or curriculum again; what had succeeded is kept, unless --all is given."""
     with connect() as client:
-        found = client.action("Curriculum", name, "rerun")
-    out().print(f"curriculum/{escape(name)} run {found['status']['run']}")
+        kind, _ = find_work(client, name, WORK)
+        client.rerun(kind, name, everything=everything)
+    out().print(f"{kind.lower()}/{escape(name)} runs again")
     if following:
-        finish("Curriculum", name)
+        finish(kind, name)
 
 
 def finish(kind: str, name: str) -> None:
@@ -93,10 +94,10 @@ def _started(client: Client, applied: Applied, *, again: bool) -> tuple[str, str
     kind, name = applied.object["kind"], applied.object["metadata"]["name"]
     state = (applied.object.get("status") or {}).get("state", "Pending")
     if applied.result == "unchanged" and state in ENDED:
-        if again and kind == "Curriculum":
-            run = client.action(kind, name, "rerun")["status"]["run"]
-            out().print(f"curriculum/{escape(name)} run {run}")
-        elif kind == "Curriculum":
+        if again:
+            client.rerun(kind, name, everything=state == "Succeeded")
+            out().print(f"{kind.lower()}/{escape(name)} runs again")
+        else:
             err().print(f"It {state.lower()} before and nothing changed since; run it again with --rerun.", style="dim")
     return kind, name
 

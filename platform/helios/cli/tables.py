@@ -31,24 +31,15 @@ def conditions_table(status: Mapping[str, Any]) -> RenderableType:
     return table_of(("CONDITION", "STATUS", "REASON", "MESSAGE"), rows, empty="no conditions yet")
 
 
-def cell_state(cell: Mapping[str, Any]) -> str:
-    """Ready, NotReady with its reason, or Pending where nothing was checked yet."""
-    status = cell.get("status") or {}
-    ready = next((item for item in status.get("conditions") or [] if item["type"] == "Ready"), None)
-    if ready is None:
-        return str(status.get("state") or "Pending")
-    return "Ready" if ready["status"] in {True, "True"} else str(ready.get("reason") or "NotReady")
-
-
 def _common(item: Mapping[str, Any]) -> tuple[str, Mapping[str, Any], Mapping[str, Any], str]:
     metadata = item["metadata"]
     return metadata["name"], item["spec"], item.get("status") or {}, age(metadata.get("creationTimestamp"))
 
 
 def _cell(item: Mapping[str, Any]) -> Cells:
-    name, spec, _, old = _common(item)
+    name, spec, status, old = _common(item)
     pools = ", ".join(pool["name"] for pool in spec.get("nodePools") or [])
-    return [name, state_text(cell_state(item)), spec["provider"], spec.get("region") or "-", pools or "-", old]
+    return [name, state_text(status.get("state") or "Pending"), spec["provider"], spec.get("region") or "-", pools or "-", old]
 
 
 def _tenant(item: Mapping[str, Any]) -> Cells:

@@ -38,7 +38,7 @@ def stage_job(curriculum: Object, stage: str) -> str:
     listed = [item["name"] for item in curriculum["spec"]["stages"]]
     if stage not in listed:
         raise NotFoundError("stage", stage, known=listed, hint=f"its stages are: {', '.join(listed)}")
-    if not stages.get(stage, {}).get("job"):
+    if not stages.get(stage, {}).get("created"):
         name = curriculum["metadata"]["name"]
         raise InputError(f"stage {stage} has not begun", hint=f"`helios explain {name}` says what it waits for")
     return str(stages[stage]["job"])
@@ -46,5 +46,5 @@ def stage_job(curriculum: Object, stage: str) -> str:
 
 def current_stage(curriculum: Object) -> str:
     """Name of the stage that a reader of the log wants: the last that has a job, else the first."""
-    begun = [item["name"] for item in (curriculum.get("status") or {}).get("stages") or [] if item.get("job")]
+    begun = [item["name"] for item in (curriculum.get("status") or {}).get("stages") or [] if item.get("created")]
     return str(begun[-1] if begun else curriculum["spec"]["stages"][0]["name"])

@@ -173,12 +173,14 @@ def _error_of(response: "httpx.Response") -> HeliosError:
     except (ValueError, AttributeError):  # a proxy's page
         envelope = {}
     message = str(envelope.get("message") or f"HTTP {status} from {response.url}")
-    if param := envelope.get("param"):
+    if (param := envelope.get("param")) and str(param) not in message:
         message = f"{message} ({param})"
     if status == 403:
         return ForbiddenError(message)
     if status == 413:
         return TooLargeError(message)
+    if status == 507:
+        return NoSpaceError(message)
     if status in {429, 502, 503, 504}:
         return UnavailableError(message, hint="try again in a moment")
     return (InputError if status < 500 else EngineError)(message)

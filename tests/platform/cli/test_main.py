@@ -1,0 +1,132 @@
+"""The edge of the CLI: what it imports, how errors are said, and what it exits with."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import pytest
+import typer
+
+from helios.cli import main
+from helios.errors import (
+    ConflictError,
+    EngineError,
+    HeliosError,
+    NoSpaceError,
+    UnavailableError,
+    WorkFailedError,
+)
+
+HEAVY = ("torch", "ray", "mlflow", "fastapi", "sqlalchemy", "uvicorn", "pulumi", "httpx")
+
+
+@pytest.mark.parametrize("module", ["helios.cli", "helios.cli.main"])
+def test_importing_the_cli_imports_nothing_heavy(module: str) -> None:
+    """`helios --help` must not pay for what other commands need."""
+    code = f"import sys, {module}; print(*(name for name in {HEAVY!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_help_answers_in_half_a_second() -> None:
+    """The fastest of a few runs of `helios --help` takes under half a second."""
+
+    def took() -> float:
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "helios.cli.main", "--help"], check=True, capture_output=True)
+        return time.perf_counter() - begun
+
+    assert min(took() for _ in range(5)) < 0.5
+
+
+def test_help_documents_exit_codes(cli: Any) -> None:
+    """The exit codes of the error tree are in `helios --help`."""
+    result = cli("--help")
+    assert result.code == 0
+    for code in (0, 1, 2, 3, 4, 5, 6, 130):
+        assert f" {code} " in result.out.replace("\n", " ").replace(":", ": ")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConflictError("no", hint="do that"), 2),
+        (UnavailableError("no", hint="do that"), 3),
+        (EngineError("no"), 4),
+        (NoSpaceError("no"), 5),
+        (WorkFailedError("no"), 6),
+        (HeliosError("no"), 1),
+    ],
+)
+def test_error_becomes_its_exit_code_and_one_line(
+    cli: Any, monkeypatch: pytest.MonkeyPatch, error: HeliosError, code: int
+) -> None:
+    """Each error of the tree leaves as `Error: ...` with its hint on stderr, and its exit code."""
+    monkeypatch.setattr("helios.cli.apply.connect", _raising(error))
+    result = cli("get", "jobs")
+    assert result.code == code
+    assert result.out == ""
+    assert result.err.startswith("Error: ")
+    assert ("Hint: do that" in result.err) == bool(error.hint)
+
+
+def test_unexpected_error_shows_a_traceback_only_when_asked(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect is one line and exit 1; HELIOS_DEBUG=1 adds the traceback."""
+    monkeypatch.setattr("helios.cli.apply.connect", _raising(ZeroDivisionError("by [nought]")))
+    result = cli("get", "jobs")
+    assert (result.code, "ZeroDivisionError: by [nought]" in result.err) == (1, True)
+    assert "Traceback" not in result.err
+    monkeypatch.setenv("HELIOS_DEBUG", "1")
+    assert "Traceback" in cli("get", "jobs").err
+
+
+def test_interrupt_exits_130(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends quietly with 130."""
+    monkeypatch.setattr("helios.cli.apply.connect", _raising(KeyboardInterrupt()))
+    result = cli("get", "jobs")
+    assert result.code == 130
+    assert "Traceback" not in result.err
+
+
+def test_not_running_says_how_to_start(cli: Any) -> None:
+    """Without a control plane around, commands say so and exit 3."""
+    result = cli("get", "jobs")
+    assert result.code == 3
+    assert result.err == "Error: HELIOS is not running here; start it with `helios up`\n"
+
+
+@pytest.mark.parametrize("words", [["nonsense"], ["get"], ["get", "jobs", "--no-such"], ["get", "nonsense"]])
+def test_wrong_usage_exits_2(cli: Any, words: list[str]) -> None:
+    """A command line that makes no sense is the caller's input."""
+    result = cli(*words)
+    assert result.code == 2
+    assert "Traceback" not in result.err
+
+
+def test_plugin_joins_and_a_broken_one_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Entry points of `helios.commands` become sub-commands; one that cannot be loaded harms nobody."""
+    plugin = typer.Typer()
+    plugin.command("hello")(lambda: typer.echo("hello from a plugin"))
+    plugin.callback()(lambda: None)
+    good = EntryPoint("extra", "tests_plugin:app", main.PLUGINS)
+    bad = EntryPoint("broken", "no_such_module:app", main.PLUGINS)
+    monkeypatch.setattr(
+        EntryPoint, "load", lambda self: plugin if self.name == "extra" else __import__("no_such_module")
+    )
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: [good, bad])
+    monkeypatch.setattr(main, "app", main.build())
+    assert "Plugin broken is left out" in capfd.readouterr().err
+    assert main.run(["extra", "hello"]) == 0
+    assert capfd.readouterr().out == "hello from a plugin\n"
+
+
+def _raising(error: BaseException) -> Callable[[], None]:
+    def raise_it() -> None:
+        raise error
+
+    return raise_it
