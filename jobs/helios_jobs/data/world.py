@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from helios_jobs.data.identity import ACCENTS, Colour, Identity, Split, identity
 from helios_jobs.data.render import Motion, draw, face_boxes
-from helios_jobs.data.scene import VOCABULARY, Scene, caption, scene
+from helios_jobs.data.scene import VOCABULARY, Scene, caption, place_caption, scene
 from helios_jobs.data.speech import FPS, HOP, SAMPLE_RATE, VISEMES, mouth_curve, normalise, synthesise
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "identity",
     "mouth_curve",
     "normalise",
+    "place_caption",
     "render_clip",
     "render_clips",
     "scene",
