@@ -121,9 +121,10 @@ def test_watch_waits_for_a_change_and_gives_only_that(api: TestClient, house: An
     assert after["revision"] > before["revision"]
 
 
-def test_waiting_job_is_explained(api: TestClient) -> None:
+def test_waiting_job_is_explained(api: TestClient, house: Any) -> None:
     """A GPU job on a CPU cell: the cell's verdict, what would unblock it, and the events so far."""
     put(api, "gpu", {**JOB, "resources": {"accelerators": "H100:8"}})
+    house.until("Job", "gpu", lambda job: job.state == "Queued")
     why = api.get("/v1/jobs/gpu/explain").json()
     assert [verdict["cell"] for verdict in why["cells"]] == ["local"]
     assert why["unblock"]

@@ -1,11 +1,13 @@
 """Servers on free ports for the CLI to talk to, and a command line run in this process."""
 
+import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -63,6 +65,38 @@ def serve() -> Iterator[Serve]:
     yield start
     for server in servers:
         server.stop()
+
+
+class Up:
+    """What `helios up` leaves in a folder, over a scripted cell; the API can go away and come back on its port."""
+
+    def __init__(self, house: Any, folder: Path) -> None:
+        self.house = house
+        self._links = {"mlflow": "http://127.0.0.1:5000"}
+        self._server = Server(self._app())
+        state = folder / ".helios"
+        state.mkdir()
+        (state / "ports.json").write_text(json.dumps({"api": self._server.port}))
+        (state / "token").write_text("a-token-for-tests")
+
+    def _app(self) -> ASGIApp:
+        from helios.api.app import create_app
+
+        return create_app(self.house.plane, token="a-token-for-tests", logs=self.house.cell.read, links=self._links)
+
+    def stop_api(self) -> None:
+        self._server.stop()
+
+    def start_api(self) -> None:
+        self._server = Server(self._app(), self._server.port)
+
+
+@pytest.fixture
+def up(house: Any, cli: Cli, tmp_path: Path) -> Iterator[Up]:
+    """A control plane that the command line finds from the test's folder."""
+    made = Up(house, tmp_path)
+    yield made
+    made.stop_api()
 
 
 @pytest.fixture
