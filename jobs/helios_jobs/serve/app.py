@@ -7,6 +7,7 @@
     config        `spec.config`, see helios_jobs.serve.config
     resources     `spec.resources`, per replica
     replicas      must be 1: the queue of this service lives in one replica
+    name, epoch   of the service; a new epoch is a new replica, which resolves the model's alias again
     tracking_uri  of MLflow; by default MLFLOW_TRACKING_URI of the process that builds
 """
 
@@ -62,13 +63,14 @@ def build(args: Mapping[str, Any]) -> serve.Application:
         resources = Resources.model_validate(args.get("resources") or {})
     except ValidationError as error:
         raise InputError(f"the service's configuration is not valid: {error}") from error
-    passed = {name: args.get(name) for name in ("model", "job_dir", "config")}
+    passed = {name: args.get(name) for name in ("model", "job_dir", "config", "name", "epoch")}
     passed["tracking_uri"] = args.get("tracking_uri") or os.environ.get("MLFLOW_TRACKING_URI")
     configured = serve.deployment(
         name="avatar",
         num_replicas=1,
         max_ongoing_requests=_MAX_ONGOING_REQUESTS,
         graceful_shutdown_timeout_s=30,
+        max_constructor_retry_count=3,
         health_check_period_s=5,
         health_check_timeout_s=30,
         ray_actor_options={

@@ -150,7 +150,8 @@ def finished() -> Callable[..., dict[str, Any]]:
     def wait(client: Any, video_id: str) -> dict[str, Any]:
         deadline = time.monotonic() + DEADLINE_S
         while time.monotonic() < deadline:
-            video: dict[str, Any] = client.get(f"/v1/videos/{video_id}").json()
+            answer = client.get(f"/v1/videos/{video_id}")
+            video: dict[str, Any] = answer.json() if answer.status_code == 200 else {"status": answer.text}
             if video["status"] in {"completed", "failed"}:
                 return video
             time.sleep(0.02)
