@@ -10,8 +10,7 @@ import functools
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -22,6 +21,9 @@ from helios.spec.kinds import AnyDocument, Loaded
 from helios.spec.problems import problems_of
 from helios.spec.service import Service
 from helios.spec.source import FieldPath, Source
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "helios.configs"
 
@@ -108,12 +110,14 @@ def _problems(
 
 
 @functools.cache
-def _entry_points() -> dict[str, EntryPoint]:
+def _entry_points() -> "dict[str, EntryPoint]":
+    from importlib.metadata import entry_points  # 20 ms that only a document with a config pays
+
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
 @functools.cache
-def _model(entry: EntryPoint) -> type[BaseModel] | str:
+def _model(entry: "EntryPoint") -> type[BaseModel] | str:
     """The model, or a sentence on why there is none."""
     try:
         model = entry.load()

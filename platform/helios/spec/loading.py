@@ -5,6 +5,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -20,6 +21,8 @@ from helios.spec.source import MAX_BYTES, MAX_DEPTH, FieldPath, Source, dotted, 
 STDIN = "-"
 _SUFFIXES = (".yaml", ".yml")
 MAX_FILES = 10_000
+MAX_PROBLEMS = 200
+MAX_MESSAGE = 500
 
 
 def load_documents(paths: Sequence[pathlib.Path | str]) -> list[Loaded]:
@@ -152,10 +155,19 @@ def _at(source: Source | None, path: FieldPath, message: str, *, value: object =
 
 
 def _ordered(problems: Sequence[Problem]) -> list[Problem]:
-    """Each problem once, file by file, from top to bottom."""
+    """Each problem once, file by file, from top to bottom; short enough to read, and not too many."""
     files = list(dict.fromkeys(problem.file for problem in problems))
     by_place = sorted(problems, key=lambda one: (files.index(one.file), one.line, one.column))
-    return list({(one.file, one.field, one.message): one for one in reversed(by_place)}.values())[::-1]
+    once = list({(one.file, one.field, one.message): one for one in reversed(by_place)}.values())[::-1]
+    shown = [replace(one, message=_shortened(one.message)) for one in once[:MAX_PROBLEMS]]
+    if len(once) > MAX_PROBLEMS:
+        rest = once[MAX_PROBLEMS]
+        shown.append(Problem(f"and {len(once) - MAX_PROBLEMS} more problems", rest.file, rest.line, rest.column))
+    return shown
+
+
+def _shortened(message: str) -> str:
+    return message if len(message) <= MAX_MESSAGE else f"{message[: MAX_MESSAGE - 3]}..."
 
 
 def _duplicates(loaded: Sequence[Loaded]) -> list[Problem]:

@@ -19,7 +19,7 @@ DURATION_UNITS_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "
 
 # Also the patterns of the JSON Schema, so they keep to what ECMA-262 and Python's `re` share.
 ACCELERATORS_PATTERN = r"^[A-Za-z][A-Za-z0-9._-]{0,62}(:[1-9][0-9]{0,5})?$"
-CPUS_PATTERN = r"^([0-9]{1,9}m|[0-9]{1,6}(\.[0-9]{1,3})?)$"
+CPUS_PATTERN = r"^([0-9]{1,10}m|[0-9]{1,7}(\.[0-9]{1,3})?)$"
 MEMORY_PATTERN = r"^[0-9]{1,19}(\.[0-9]{1,9})?(Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E)?$"
 DURATION_PATTERN = (
     r"^(?=[0-9])([0-9]{1,6}(\.[0-9]{1,6})?d)?([0-9]{1,7}(\.[0-9]{1,6})?h)?([0-9]{1,9}(\.[0-9]{1,6})?m(?!s))?"

@@ -27,6 +27,7 @@ MAX_NODES = 20_000
 MAX_DEPTH = 64
 MAX_DOCUMENTS = 1_000
 MAX_DIGITS = 400
+MAX_SHOWN = 80
 
 FieldPath = tuple[str | int, ...]
 Position = tuple[int, int]
@@ -40,7 +41,7 @@ class Source:
     """One YAML document as plain data, with 1-based (line, column) of every key and value by path.
 
     Attributes:
-        text: the scalars as they were written, by path.
+        text: the values as they were written, by path; block mappings and lists are left out.
         problems: what is wrong with the YAML itself (duplicate keys, tags, numbers that are none).
     """
 
@@ -74,6 +75,8 @@ def dotted(path: FieldPath) -> str:
     for part in path:
         if isinstance(part, int):
             text += f"[{part}]"
+        elif len(part) > MAX_SHOWN:
+            text += f"[{json.dumps(_short(part), ensure_ascii=False)}]"
         elif re.fullmatch(r"[\w-]+", part):
             text += f".{part}" if text else part
         else:
@@ -184,7 +187,7 @@ class _Builder:
         self._text = text
         self._keys: dict[FieldPath, Position] = {}
         self._values: dict[FieldPath, Position] = {}
-        self._scalars: dict[FieldPath, str] = {}
+        self._written: dict[FieldPath, str] = {}
         self._problems: list[Problem] = []
         self._open: set[int] = set()
         self._count = 0
@@ -192,7 +195,7 @@ class _Builder:
     def build(self, node: yaml.Node) -> Source:
         data = self._value(node, ())
         return Source(
-            self._file, data, _start(node), self._keys, self._values, self._scalars, tuple(self._problems)
+            self._file, data, _start(node), self._keys, self._values, self._written, tuple(self._problems)
         )  # fmt: skip
 
     def _value(self, node: yaml.Node, path: FieldPath) -> Any:
@@ -205,8 +208,12 @@ class _Builder:
             raise _LimitError("an alias points to something that it is itself a part of", node.start_mark)
         self._values[path] = _start(node)
         if node.tag not in _TAGS:
-            self._problem(f"the tag {node.tag.replace(_CORE, '!!')} is not supported; write plain values", node, path)
+            self._problem(
+                f"the tag {_short(node.tag.replace(_CORE, '!!'))} is not supported; write plain values", node, path
+            )
             return None
+        if isinstance(node, yaml.CollectionNode) and node.flow_style:
+            self._written[path] = _short(self._text[node.start_mark.index : node.end_mark.index].partition("\n")[0])
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
@@ -272,7 +279,7 @@ class _Builder:
         return None
 
     def _scalar(self, node: yaml.ScalarNode, path: FieldPath) -> Any:
-        self._scalars[path] = self._text[node.start_mark.index : node.end_mark.index]
+        self._written[path] = self._text[node.start_mark.index : node.end_mark.index]
         name = node.tag.removeprefix(_CORE)
         if name in ("str", "merge"):
             return self._checked(node, path)
@@ -309,7 +316,7 @@ def _start(node: yaml.Node) -> Position:
     return node.start_mark.line + 1, node.start_mark.column + 1
 
 
-def _short(text: str, limit: int = 80) -> str:
+def _short(text: str, limit: int = MAX_SHOWN) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
