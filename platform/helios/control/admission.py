@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from helios.control.job_machine import TERMINAL
 from helios.errors import ConflictError, NotFoundError, Problem, SpecError, nearest
 from helios.spec import AnyDocument, Curriculum, Job, Service, to_json
-from helios.store import Applied, Store
+from helios.store import Applied, Record, Store
 
 
 def apply(store: Store, document: AnyDocument, *, idempotency_key: str = "") -> Applied:
@@ -19,19 +19,27 @@ def apply(store: Store, document: AnyDocument, *, idempotency_key: str = "") -> 
         NotFoundError: its tenant does not exist.
         ConflictError: it runs with another spec, or the idempotency key came with other content.
     """
-    check(document, store)
-    return store.apply(document, idempotency_key=idempotency_key, fresh=isinstance(document, Job))
+    current = _admit(document, store)
+    outlived = current is not None and current.kind == "Job" and current.spec != to_json(document)["spec"]
+    return store.apply(document, idempotency_key=idempotency_key, replacing=current if outlived else None)
 
 
 def check(document: AnyDocument, store: Store) -> None:
     """Raise what `apply` would refuse the document for; write nothing."""
-    if not isinstance(document, Job | Curriculum | Service):
-        return
-    _tenant(document.spec.tenant, store)
-    problems = _unknown_cells(document, [cell.name for cell in store.records("Cell")])
-    if problems:
-        raise SpecError(problems)
-    _not_while_running(document, store)
+    _admit(document, store)
+
+
+def _admit(document: AnyDocument, store: Store) -> Record | None:
+    """What has the document's name now; raises where the document cannot take its place."""
+    if isinstance(document, Job | Curriculum | Service):
+        _tenant(document.spec.tenant, store)
+        problems = _unknown_cells(document, [cell.name for cell in store.records("Cell")])
+        if problems:
+            raise SpecError(problems)
+    current = store.find(document.kind, document.metadata.name)
+    if current is not None and isinstance(document, Job | Curriculum):
+        _not_while_running(document, current)
+    return current
 
 
 def _tenant(name: str, store: Store) -> None:
@@ -60,13 +68,8 @@ def _placements(document: Job | Curriculum | Service) -> Iterable[tuple[str, lis
         yield "spec.placement.cells", document.spec.placement.cells
 
 
-def _not_while_running(document: Job | Curriculum | Service, store: Store) -> None:
-    if isinstance(document, Service):
-        return
-    current = store.find(document.kind, document.metadata.name)
-    if current is None or current.state in TERMINAL:
-        return
-    if current.spec != to_json(document)["spec"]:
+def _not_while_running(document: Job | Curriculum, current: Record) -> None:
+    if current.state not in TERMINAL and current.spec != to_json(document)["spec"]:
         raise ConflictError(
             f"{current.kind} {current.name!r} is {current.state} with another spec",
             hint=f"cancel it first (helios cancel {current.name}), or use another name",

@@ -13,7 +13,9 @@ SILENCE_S = 30.0
 
 def observe(record: Record, nodes: Sequence[NodeObservation] | None, now: float) -> Record:
     """The cell as its agent reports it."""
-    record = status.with_condition(record, "Reachable", "True", "Reporting", "the agent reports", now)
+    record = status.with_condition(
+        record, "Reachable", "True", reason="Reporting", message="the agent reports", now=now
+    )
     if nodes is None:
         message = "the agent reports that the cell's engine does not answer"
         return _ready(record, "False", "EngineUnavailable", message, now)
@@ -32,7 +34,7 @@ def reconcile(record: Record, silent_for: float, now: float) -> Record:
     if silent_for <= SILENCE_S or reachable is None:
         return record
     message = f"no report for more than {SILENCE_S:.0f} s; what runs there is left alone"
-    record = status.with_condition(record, "Reachable", "Unknown", "AgentSilent", message, now)
+    record = status.with_condition(record, "Reachable", "Unknown", reason="AgentSilent", message=message, now=now)
     return _ready(record, "Unknown", "AgentSilent", message, now)
 
 
@@ -55,7 +57,7 @@ def changes(before: Record, after: Record) -> list[Event]:
 
 def _ready(record: Record, word: str, reason: str, message: str, now: float) -> Record:
     states = {"True": "Ready", "False": "NotReady", "Unknown": "Unknown"}
-    record = status.with_condition(record, "Ready", word, reason, message, now)
+    record = status.with_condition(record, "Ready", word, reason=reason, message=message, now=now)
     state = "Pending" if reason == "NoAgent" else states[word]
     return record.with_status(state=state, reason=reason, message=message)
 

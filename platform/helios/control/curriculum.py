@@ -53,28 +53,33 @@ def jobs_of(record: Record) -> dict[str, str]:
 
 
 def reconcile(record: Record, spec: CurriculumSpec, jobs: Mapping[str, Record], now: float) -> Plan:
-    """Decide the next step of one curriculum.
-
-    Args:
-        jobs: by name, the jobs that carry this curriculum's label.
-    """
+    """Decide the next step of one curriculum; `jobs` are, by name, those that carry its label."""
     plan = Plan(record)
-    if record.deleting:
-        plan.cancel = [job.name for job in jobs.values() if job.state not in TERMINAL]
-        return plan
-    if record.state in TERMINAL and not _begin_again(plan, spec, jobs, now):
+    if record.state in TERMINAL and (record.deleting or not _begin_again(plan, spec, jobs, now)):
         return plan
     if "run" not in record.status:
         _begin(plan, spec, 1, now)
-    stages = [_observed(stage, jobs, plan.record.uid) for stage in _stages(plan.record)]
-    cancelled = bool(plan.record.status.get("cancelRequested"))
-    if cancelled:
+    # A job that is only now asked to run again still looks as it ended before.
+    stages = [
+        stage if stage.job in plan.rerun else _observed(stage, jobs, plan.record.uid) for stage in _stages(plan.record)
+    ]
+    ending = _ending(plan.record)
+    if ending:
         plan.cancel = [stage.job for stage in stages if stage.live]
     elif not plan.rerun:
         stages = [_advanced(stage, stages, plan, spec) for stage in stages]
     plan.record = plan.record.with_status(stages=[_json(stage) for stage in stages])
-    _conclude(plan, stages, spec, cancelled=cancelled, now=now)
+    _conclude(plan, stages, ending, now)
     return plan
+
+
+def _ending(record: Record) -> str:
+    """Why the run is to end before its stages do, or empty."""
+    if record.deleting or record.status.get("cancelRequested"):
+        return "cancelled on request"
+    if record.status.get("observedGeneration") != record.generation:
+        return "another spec was applied while it ran; the next run has it"
+    return ""
 
 
 def _begin_again(plan: Plan, spec: CurriculumSpec, jobs: Mapping[str, Record], now: float) -> bool:
@@ -184,23 +189,22 @@ def _job(stage: Stage, needs: list[Stage], record: Record, spec: CurriculumSpec)
     )
 
 
-def _conclude(plan: Plan, stages: list[Stage], spec: CurriculumSpec, *, cancelled: bool, now: float) -> None:
+def _conclude(plan: Plan, stages: list[Stage], ending: str, now: float) -> None:
     """End the run where nothing of it is live and nothing more can start."""
     if plan.create or plan.rerun or any(stage.live for stage in stages):
         return
     states = {stage.name: stage.state for stage in stages}
     ended = {"finishedAt": timestamp(now)}
     if all(state == "Succeeded" for state in states.values()):
-        outputs = dict(next(stage for stage in stages if stage.name == spec.stages[-1].name).outputs)
-        plan.record = plan.record.with_status(outputs=outputs, **ended)
+        plan.record = plan.record.with_status(outputs=dict(stages[-1].outputs), **ended)
         _move(plan, "Succeeded", "Completed", f"all {len(stages)} stages succeeded")
     elif "Failed" in states.values():
         failed = next(stage for stage in stages if stage.state == "Failed")
         plan.record = plan.record.with_status(**ended)
         _move(plan, "Failed", "StageFailed", f"stage {failed.name} failed: {failed.reason}", warning=True)
-    elif cancelled or "Cancelled" in states.values():
+    elif ending or "Cancelled" in states.values():
         plan.record = plan.record.with_status(**ended)
-        _move(plan, "Cancelled", "Cancelled", "cancelled on request")
+        _move(plan, "Cancelled", "Cancelled", ending or "the job of a stage was cancelled")
 
 
 def _move(plan: Plan, state: str, reason: str, message: str, *, warning: bool = False) -> None:

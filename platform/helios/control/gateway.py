@@ -84,7 +84,7 @@ class CellGateway:
             NotFoundError: for a cell that nobody applied.
         """
         self._store.get("Cell", cell)
-        strays = self._find_strays(statuses)
+        strays = self._find_strays(cell, statuses)
         with self._lock:
             self._heard[cell] = self._clock.now()
             self._strays[cell] = strays
@@ -106,7 +106,7 @@ class CellGateway:
     def _work(self) -> tuple[Record, ...]:
         return self._store.records("Job") + self._store.records("Service")
 
-    def _find_strays(self, statuses: Sequence[LaunchStatus]) -> tuple[Stop, ...]:
+    def _find_strays(self, cell: str, statuses: Sequence[LaunchStatus]) -> tuple[Stop, ...]:
         """Launches that live in a cell and that nobody wants there: of an epoch that was replaced, or of no record."""
         live = [seen for seen in statuses if seen.phase in _LIVE]
         if not live:
@@ -115,12 +115,13 @@ class CellGateway:
         return tuple(
             Stop(seen.uid, seen.epoch, STOP_GRACE_S, "Superseded")
             for seen in live
-            if seen.uid not in wanted or _unwanted(wanted[seen.uid], seen.epoch)
+            if seen.uid not in wanted or _unwanted(wanted[seen.uid], cell, seen.epoch)
         )
 
 
-def _unwanted(record: Record, epoch: int) -> bool:
-    return epoch != status.epoch(record) or status.placement(record) is None
+def _unwanted(record: Record, cell: str, epoch: int) -> bool:
+    place = status.placement(record)
+    return place is None or place["cell"] != cell or epoch != status.epoch(record)
 
 
 def _stop(record: Record) -> Stop:

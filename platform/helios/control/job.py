@@ -1,4 +1,4 @@
-"""The job controller: from what cells report and people ask to the next transition of one job. Pure but for the clock."""
+"""The job controller: from what cells report and people ask to the next transition of one job."""
 
 from helios.control import status
 from helios.control.job_machine import JobMachine, JobState
@@ -11,7 +11,7 @@ def observe(machine: JobMachine, spec: JobSpec, seen: LaunchStatus) -> None:
     """Take in what a cell says of one launch of this job. Words about another epoch say nothing about this one."""
     if machine.state.over or seen.epoch != status.epoch(machine.record):
         return
-    if seen.phase is Phase.SUCCEEDED:
+    if seen.phase is Phase.SUCCEEDED and (machine.placed or machine.state is JobState.RECOVERING):
         # A persisted exit wins over everything that was believed or asked meanwhile.
         machine.report(seen.progress)
         machine.succeed(seen.reason, seen.message, seen.outputs)
@@ -23,15 +23,14 @@ def _observe_placed(machine: JobMachine, spec: JobSpec, seen: LaunchStatus) -> N
     machine.see(seen.phase is not Phase.UNKNOWN, seen.message or "the cell sees the launch")
     if seen.phase in {Phase.STARTING, Phase.RUNNING}:
         _alive(machine, seen)
+    elif machine.stopping and seen.phase in {Phase.STOPPED, Phase.ABSENT}:
+        _over(machine, spec, machine.stopping["reason"], machine.stopping["message"])
     elif seen.phase in {Phase.FAILED, Phase.STOPPED}:
         machine.report(seen.progress)
         _over(machine, spec, seen.reason or str(seen.phase), seen.message)
-    elif seen.phase is Phase.ABSENT:
-        if machine.stopping:
-            _over(machine, spec, machine.stopping["reason"], machine.stopping["message"])
-        elif machine.state is not JobState.ADMITTED:
-            # `Admitted` and absent is only not started yet.
-            machine.lose("EngineLost", seen.message or "its cell does not know the launch any more")
+    elif machine.state is not JobState.ADMITTED and seen.phase is Phase.ABSENT:
+        # `Admitted` and absent is only not started yet.
+        machine.lose("EngineLost", seen.message or "its cell does not know the launch any more")
 
 
 def _alive(machine: JobMachine, seen: LaunchStatus) -> None:

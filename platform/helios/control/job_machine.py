@@ -12,8 +12,9 @@ from enum import StrEnum
 from typing import Any
 
 from helios.control import status
-from helios.scheduler import Admit, Request, Wait
-from helios.store import Event, EventType, Record, timestamp
+from helios.control.machine import Machine
+from helios.scheduler import Admit, Request
+from helios.store import timestamp
 
 
 class JobState(StrEnum):
@@ -50,13 +51,8 @@ ALLOWED: Mapping[JobState, frozenset[JobState]] = {
 }
 
 
-class JobMachine:
-    """One job being moved: the record as it will be saved, and the events that say how it got there."""
-
-    def __init__(self, record: Record, now: float) -> None:
-        self.record = record
-        self.now = now
-        self.events: list[Event] = []
+class JobMachine(Machine):
+    """The life of a job: named transitions, each with its reason; `ALLOWED` says which there are."""
 
     @property
     def state(self) -> JobState:
@@ -64,26 +60,13 @@ class JobMachine:
 
     @property
     def placed(self) -> bool:
-        """Whether the job holds resources on a cell."""
-        return not self.state.over and status.placement(self.record) is not None
-
-    @property
-    def stopping(self) -> Mapping[str, str] | None:
-        """Why the launch is being stopped: `reason` and `message`; None where it is not."""
-        found: Mapping[str, str] | None = self.record.status.get("stop")
-        return found
+        return not self.state.over and super().placed
 
     def queue(self) -> None:
         moment = timestamp(self.now)
         message = "waits for the scheduler"
         submitted = self.record.status.get("submittedAt", timestamp(self.record.created_at))
         self._move(JobState.QUEUED, "Queued", message, submittedAt=submitted, queuedAt=moment)
-
-    def wait(self, decision: Wait) -> None:
-        """Say why it is still in the queue; an event only where the reason is another one."""
-        if self.record.status.get("reason") != decision.reason:
-            self._event(decision.reason, decision.message)
-        self.record = self.record.with_status(reason=str(decision.reason), message=decision.message)
 
     def admit(self, decision: Admit, request: Request) -> None:
         """Write the intent: where, and under which epoch. Nothing starts before this is saved."""
@@ -102,12 +85,6 @@ class JobMachine:
     def report(self, progress: Mapping[str, Any]) -> None:
         if progress:
             self.record = self.record.with_status(progress=dict(progress))
-
-    def stop(self, reason: str, message: str) -> None:
-        """Ask the cell to stop the launch; the first reason stays."""
-        if self.stopping is None:
-            self.record = self.record.with_status(stop={"reason": reason, "message": message}, message=message)
-            self._event("Stopping", f"{reason}: {message}")
 
     def lose(self, reason: str, message: str) -> None:
         """The cell does not know the launch any more: have it stopped, so that a second look confirms it is gone."""
@@ -143,7 +120,9 @@ class JobMachine:
             return
         if old is None or old["status"] != word:
             reason = "Observed" if seen else "LostContact"
-            self.record = status.with_condition(self.record, "Reachable", word, reason, message, self.now)
+            self.record = status.with_condition(
+                self.record, "Reachable", word, reason=reason, message=message, now=self.now
+            )
             self._event(reason, message, warning=not seen)
 
     def _end(self, to: JobState, reason: str, message: str, *, warning: bool = False, **fields: Any) -> None:
@@ -156,10 +135,6 @@ class JobMachine:
             raise AssertionError(f"job {self.record.name}: no transition {self.state} -> {to} ({reason})")
         self.record = self.record.with_status(state=str(to), reason=reason, message=message, **fields)
         self._event(reason, f"{to}: {message}", warning=warning)
-
-    def _event(self, reason: str, message: str, *, warning: bool = False) -> None:
-        kind = EventType.WARNING if warning else EventType.NORMAL
-        self.events.append(Event(self.record.kind, self.record.name, self.record.uid, str(reason), message, kind))
 
     def _cell(self) -> str:
         return str(self.record.status["placement"]["cell"])

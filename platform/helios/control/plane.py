@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any
 
 from helios.control import cell, curriculum, fleet, job, service
@@ -38,12 +39,7 @@ class ControlPlane:
         *,
         executor: Executor | None = None,
     ) -> None:
-        """Make the default tenant where it is not there.
-
-        Args:
-            tracker: None where nobody tracks curricula.
-            executor: runs calls to the tracker; a thread of its own by default.
-        """
+        """Make the default tenant where it is not there; calls to the tracker run on `executor`, or a thread."""
         self._store = store
         self._clock = clock or SystemClock()
         self._wake = threading.Event()
@@ -55,6 +51,11 @@ class ControlPlane:
             document = from_json({"apiVersion": "helios/v1", "kind": "Tenant", "metadata": {"name": DEFAULT_TENANT}})
             assert isinstance(document, Tenant)
             store.apply(document)
+
+    @property
+    def store(self) -> Store:
+        """What everything is kept in."""
+        return self._store
 
     def tick(self) -> None:
         """One pass over everything; deterministic for a given store, clock and reports."""
@@ -80,11 +81,10 @@ class ControlPlane:
             self._wake.clear()
             try:
                 self.tick()
-            except Exception:  # the loop outlives whatever one pass met; everything is looked at again in the next
+            except Exception:  # noqa: BLE001 - the loop outlives whatever one pass met; everything is looked at again in the next
                 _log.exception("control: a pass failed")
             self._wake.wait(IDLE_TICK_S)
         watcher.join()
-        self._closer.shutdown()
 
     def explain(self, name: str, kind: str = "Job") -> dict[str, Any]:
         """Why it is where it is; for what waits also each cell's verdict, what would unblock it, and its position.
@@ -111,7 +111,7 @@ class ControlPlane:
             reconcile(record)
         except ConflictError:
             _log.debug("control: %s %s changed meanwhile; the next pass sees it", record.kind, record.name)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told in the log and as an event
             self._tell(record, error)
 
     def _tell(self, record: Record, error: Exception) -> None:
@@ -135,9 +135,9 @@ class ControlPlane:
         for record in self._store.records("Job") + self._store.records("Service"):
             status = _about(record, report, seen)
             if status is not None:
-                self._guarded(record, lambda found, status=status: self._observe_launch(found, status))
+                self._guarded(record, partial(self._observe_launch, status))
 
-    def _observe_launch(self, record: Record, status: LaunchStatus) -> None:
+    def _observe_launch(self, status: LaunchStatus, record: Record) -> None:
         if record.kind == "Job":
             machine = JobMachine(record, self._clock.now())
             job.observe(machine, self._specs.job(record), status)
@@ -169,28 +169,38 @@ class ControlPlane:
 
     def _reconcile_curriculum(self, record: Record) -> None:
         jobs = {item.name: item for item in self._store.records("Job", labels=curriculum.jobs_of(record))}
-        plan = curriculum.reconcile(record, self._specs.curriculum(record), jobs, self._clock.now())
+        spec, now = self._specs.curriculum(record), self._clock.now()
+        plan = curriculum.reconcile(record, spec, jobs, now)
+        found = (self._store.find("Job", wanted.name) for wanted in plan.create)
+        if taken := {item.name: item for item in found if item is not None}:
+            # Somebody's job has the name already: the curriculum is to see it, and say so.
+            plan = curriculum.reconcile(record, spec, jobs | taken, now)
         # Jobs first: their names make each of these a no-op when it is done again after a crash before the save below.
         for wanted in plan.create:
-            if self._store.find("Job", wanted.name) is None:
-                self._store.create(wanted)
+            self._store.create(wanted)
         for name in plan.cancel:
             request_cancel(self._store, "Job", name)
         for name in plan.rerun:
             target = jobs[name]
             self._store.save(target.with_status(rerunRequested="failed"))
         saved = self._store.save(plan.record, events=plan.events)
-        if saved.state in TERMINAL and not saved.status.get("trackerClosed"):
-            closed, events = self._closer.close_run(saved)
-            self._store.save(saved.with_status(trackerClosed=closed or None), events=events)
-        if saved.deleting:
-            self._delete_curriculum(saved, jobs.values())
+        if saved.state in TERMINAL:
+            self._after_curriculum(saved, jobs)
 
-    def _delete_curriculum(self, record: Record, jobs: Iterable[Record]) -> None:
+    def _after_curriculum(self, record: Record, jobs: Iterable[str]) -> None:
+        """Close its run in the tracker; where it is to be deleted, its jobs go first, then it."""
+        tried = True
+        if not record.status.get("trackerClosed"):
+            closed, events = self._closer.close_run(record)
+            record = self._store.save(record.with_status(trackerClosed=closed or None), events=events)
+            # A tracker that cannot be reached is told as an event; it does not hold up a deletion.
+            tried = closed or bool(events)
+        if not record.deleting:
+            return
         remaining = list(jobs)
-        for item in remaining:
-            self._store.request_delete("Job", item.name)
-        if not remaining:
+        for name in remaining:
+            self._store.request_delete("Job", name)
+        if tried and not remaining:
             self._store.remove(record)
             self._specs.forget(record.uid)
 
@@ -216,9 +226,9 @@ class ControlPlane:
         for decision in decisions:
             record = waiting.get(decision.uid)
             if record is not None:
-                self._guarded(record, lambda found, decision=decision: self._decide(found, decision))
+                self._guarded(record, partial(self._decide, decision))
 
-    def _decide(self, record: Record, decision: Decision) -> None:
+    def _decide(self, decision: Decision, record: Record) -> None:
         spec = self._specs.job(record) if record.kind == "Job" else self._specs.service(record)
         machine: JobMachine | ServiceMachine = (
             JobMachine(record, self._clock.now()) if record.kind == "Job" else ServiceMachine(record, self._clock.now())

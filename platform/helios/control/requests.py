@@ -1,4 +1,4 @@
-"""What people ask of work that is there. Each is one durable write that a controller acts on; asking twice is asking once."""
+"""What people ask of work that is there: one durable write each, that a controller acts on; twice is once."""
 
 from collections.abc import Callable
 
@@ -28,8 +28,7 @@ def request_cancel(store: Store, kind: str, name: str) -> Record:
 def request_rerun(store: Store, name: str, *, kind: str = "Curriculum", from_failed: bool = True) -> Record:
     """Ask for a failed or cancelled Job or Curriculum to be tried again.
 
-    Args:
-        from_failed: of a curriculum: go on in the same run with what failed; else begin a new run.
+    A curriculum goes on in the same run with what failed; where `from_failed` is false, it begins a new run.
 
     Raises:
         NotFoundError: nothing has that name.

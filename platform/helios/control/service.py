@@ -3,15 +3,15 @@
 Pending (in the queue) -> Deploying -> Ready; Failed, and Deploying again where a new start can help
 """
 
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
 from helios.control import status
+from helios.control.machine import Machine
 from helios.ports import LaunchStatus, Phase
-from helios.scheduler import Admit, Request, Wait
+from helios.scheduler import Admit, Request
 from helios.spec import ServiceSpec
-from helios.store import Event, EventType, Record, seconds, timestamp
+from helios.store import Record, seconds, timestamp
 
 FIRST_DELAY_S = 10.0
 LONGEST_DELAY_S = 300.0
@@ -24,37 +24,18 @@ class ServiceState(StrEnum):
     FAILED = "Failed"
 
 
-class ServiceMachine:
-    """One service being moved: the record as it will be saved, and the events that say how it got there."""
-
-    def __init__(self, record: Record, now: float) -> None:
-        self.record = record
-        self.now = now
-        self.events: list[Event] = []
+class ServiceMachine(Machine):
+    """The life of a service: named transitions, each with its reason."""
 
     @property
     def state(self) -> ServiceState:
         return ServiceState(self.record.state)
 
     @property
-    def placed(self) -> bool:
-        return status.placement(self.record) is not None
-
-    @property
-    def stopping(self) -> Mapping[str, str] | None:
-        found: Mapping[str, str] | None = self.record.status.get("stop")
-        return found
-
-    @property
     def outdated(self) -> bool:
         """Whether another spec, or the same once more, is to be deployed."""
         asked = bool(self.record.status.get("redeployRequested"))
         return asked or self.record.status.get("deployedGeneration") != self.record.generation
-
-    def wait(self, decision: Wait) -> None:
-        if self.record.status.get("reason") != decision.reason:
-            self._event(decision.reason, decision.message)
-        self.record = self.record.with_status(reason=str(decision.reason), message=decision.message)
 
     def admit(self, decision: Admit, request: Request) -> None:
         """Write the intent: where, and under which epoch. Nothing starts before this is saved."""
@@ -77,18 +58,13 @@ class ServiceMachine:
     def fail(self, reason: str, message: str) -> None:
         """The launch failed; it is tried again after a delay, unless its reason says that this cannot help."""
         if reason in status.NEVER_RETRIED:
-            self._move(ServiceState.FAILED, reason, message, warning=True, placement=None, url=None, retryAt=None)
+            self._move(ServiceState.FAILED, reason, message, warning=True, placement=None, url=None)
             return
         failures = int(self.record.status.get("failures", 0))
         was_ready = self.state is ServiceState.READY
         delay = 0.0 if was_ready else min(FIRST_DELAY_S * 2**failures, LONGEST_DELAY_S)
-        retry = {"failures": failures + 1, "retryAt": timestamp(self.now + delay)}
-        self._move(ServiceState.FAILED, reason, message, warning=True, url=None, **retry)
-
-    def stop(self, reason: str, message: str) -> None:
-        if self.stopping is None:
-            self.record = self.record.with_status(stop={"reason": reason, "message": message}, message=message)
-            self._event("Stopping", f"{reason}: {message}")
+        due = timestamp(self.now + delay)
+        self._move(ServiceState.FAILED, reason, message, warning=True, url=None, failures=failures + 1, retryAt=due)
 
     def release(self) -> None:
         """The launch is over: its resources are free, and the queue is where it goes on, if it does."""
@@ -100,16 +76,12 @@ class ServiceMachine:
 
     def _deploy(self, reason: str, message: str, **fields: Any) -> None:
         epoch = status.epoch(self.record) + 1
-        done = {"deployedGeneration": self.record.generation, "redeployRequested": None, "retryAt": None, "stop": None}
-        self._move(ServiceState.DEPLOYING, reason, f"{message}, epoch {epoch}", epoch=epoch, url=None, **done, **fields)
+        fields |= {"epoch": epoch, "deployedGeneration": self.record.generation, "redeployRequested": None}
+        self._move(ServiceState.DEPLOYING, reason, f"{message}, epoch {epoch}", url=None, retryAt=None, **fields)
 
     def _move(self, to: ServiceState, reason: str, message: str, *, warning: bool = False, **fields: Any) -> None:
         self.record = self.record.with_status(state=str(to), reason=reason, message=message, **fields)
         self._event(reason, f"{to}: {message}", warning=warning)
-
-    def _event(self, reason: str, message: str, *, warning: bool = False) -> None:
-        kind = EventType.WARNING if warning else EventType.NORMAL
-        self.events.append(Event(self.record.kind, self.record.name, self.record.uid, str(reason), message, kind))
 
 
 def observe(machine: ServiceMachine, seen: LaunchStatus) -> None:

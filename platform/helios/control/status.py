@@ -60,7 +60,7 @@ def launch_of(record: Record) -> Launch:
     )
 
 
-def with_condition(record: Record, type_: str, status: str, reason: str, message: str, now: float) -> Record:
+def with_condition(record: Record, type_: str, status: str, *, reason: str, message: str, now: float) -> Record:
     """Return the record with this condition; its transition time moves only when `status` does."""
     conditions = {condition["type"]: condition for condition in record.status.get("conditions", [])}
     old = conditions.get(type_)

@@ -1,11 +1,31 @@
 """Closing a curriculum's parent run in the tracker: outside the tick, level-triggered, never given up silently."""
 
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any, TypeVar
 
 from helios.ports import Clock, Tracker
 from helios.store import Event, EventType, Record
 
 RETRY_S = 10.0
+_Result = TypeVar("_Result")
+
+
+class DaemonExecutor(Executor):
+    """A daemon thread a call: unlike a thread pool, a call that hangs does not hold up the end of the process."""
+
+    def submit(self, fn: Callable[..., _Result], /, *args: Any, **kwargs: Any) -> Future[_Result]:
+        future: Future[_Result] = Future()
+
+        def call() -> None:
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001 - handed to whoever asks the future
+                future.set_exception(error)
+
+        threading.Thread(target=call, name="helios-tracker", daemon=True).start()
+        return future
 
 
 class RunCloser:
@@ -14,7 +34,7 @@ class RunCloser:
     def __init__(self, tracker: Tracker | None, clock: Clock, executor: Executor | None = None) -> None:
         self._tracker = tracker
         self._clock = clock
-        self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="helios-tracker")
+        self._executor = executor or DaemonExecutor()
         self._calls: dict[str, Future[None]] = {}
         self._not_before: dict[str, float] = {}
 
@@ -22,22 +42,20 @@ class RunCloser:
         """Ask for, or look after, the end of this curriculum's run: whether it is closed, and what went wrong."""
         if self._tracker is None:
             return True, []
-        call = self._calls.get(record.uid)
+        ending = f"{record.uid}/{record.status.get('finishedAt')}"
+        call = self._calls.get(ending)
         if call is None:
-            if self._clock.now() < self._not_before.get(record.uid, 0.0):
+            if self._clock.now() < self._not_before.get(ending, 0.0):
                 return False, []
             succeeded = record.state == "Succeeded"
             call = self._executor.submit(self._tracker.end_curriculum, record.uid, succeeded=succeeded)
-            self._calls[record.uid] = call
+            self._calls[ending] = call
         if not call.done():
             return False, []
-        del self._calls[record.uid]
+        del self._calls[ending]
         error = call.exception()
         if error is None:
             return True, []
-        self._not_before[record.uid] = self._clock.now() + RETRY_S
+        self._not_before[ending] = self._clock.now() + RETRY_S
         message = f"the tracker did not close the run, tried again in {RETRY_S:.0f} s: {error}"
         return False, [Event(record.kind, record.name, record.uid, "TrackerFailed", message, EventType.WARNING)]
-
-    def shutdown(self) -> None:
-        self._executor.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,43 @@
+"""What the state machines of placed work have in common: the next version of a record, and why it is the next."""
+
+from collections.abc import Mapping
+
+from helios.control import status
+from helios.scheduler import Wait
+from helios.store import Event, EventType, Record
+
+
+class Machine:
+    """One record being moved: as it will be saved, with the events that say how it got there."""
+
+    def __init__(self, record: Record, now: float) -> None:
+        self.record = record
+        self.now = now
+        self.events: list[Event] = []
+
+    @property
+    def placed(self) -> bool:
+        """Whether it holds resources on a cell."""
+        return status.placement(self.record) is not None
+
+    @property
+    def stopping(self) -> Mapping[str, str] | None:
+        """Why the launch is being stopped: `reason` and `message`; None where it is not."""
+        found: Mapping[str, str] | None = self.record.status.get("stop")
+        return found
+
+    def wait(self, decision: Wait) -> None:
+        """Say why it is still in the queue; an event only where the reason is another one."""
+        if self.record.status.get("reason") != decision.reason:
+            self._event(decision.reason, decision.message)
+        self.record = self.record.with_status(reason=str(decision.reason), message=decision.message)
+
+    def stop(self, reason: str, message: str) -> None:
+        """Ask the cell to stop the launch; the first reason stays."""
+        if self.stopping is None:
+            self.record = self.record.with_status(stop={"reason": reason, "message": message}, message=message)
+            self._event("Stopping", f"{reason}: {message}")
+
+    def _event(self, reason: str, message: str, *, warning: bool = False) -> None:
+        kind = EventType.WARNING if warning else EventType.NORMAL
+        self.events.append(Event(self.record.kind, self.record.name, self.record.uid, str(reason), message, kind))
