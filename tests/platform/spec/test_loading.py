@@ -1,9 +1,12 @@
 import io
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from helios.errors import Problem, SpecError
 from helios.spec import load_documents
@@ -128,3 +131,12 @@ def test_a_dash_is_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(JOB.format("x").encode())))
     (loaded,) = load_documents([Path("-")])
     assert (loaded.document.metadata.name, loaded.file) == ("x", "<stdin>")
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_give_problems_with_a_place(content: bytes) -> None:
+    """Whatever a file holds, the answer names it, with a line."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "x.yaml")
+        path.write_bytes(content)
+        assert all(problem.file == str(path) and problem.line > 0 for problem in problems(path))

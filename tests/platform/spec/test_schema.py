@@ -1,5 +1,6 @@
 import contextlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,9 @@ def test_the_reference_page_is_what_the_code_says(repository: Path) -> None:
     """`make reference` makes it; nothing in it is written by hand."""
     page = repository / "docs" / "reference" / "spec.md"
     assert page.read_text() == render(), "run `make reference`"
+
+
+def test_links_of_the_reference_page_lead_somewhere() -> None:
+    page = render()
+    headings = {heading.lower() for heading in re.findall(r"^#+ (.*)$", page, flags=re.MULTILINE)}
+    assert set(re.findall(r"\]\(#([^)]+)\)", page)) <= headings
