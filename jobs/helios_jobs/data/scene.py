@@ -60,12 +60,7 @@ def scene(split: Split, index: int, number: int) -> Scene:
 
 
 def caption(person: Identity, place: Scene) -> str:
-    """One sentence in the closed vocabulary: looks first, then the place."""
-    return f"{looks_caption(person)}, {place_caption(place)}"
-
-
-def looks_caption(person: Identity) -> str:
-    """What words say of a person; far less than a picture does."""
+    """One sentence in the closed vocabulary: looks first, then clothes, background and light (the last three parts)."""
     bald = person.hair_length == HAIR_LENGTHS[0]
     looks = "a bald person" if bald else f"a person with {person.hair_length} {person.hair} hair"
     parts = [looks, f"{person.skin} skin", f"{person.eyes} eyes", f"{person.glasses} glasses"]
@@ -73,13 +68,9 @@ def looks_caption(person: Identity) -> str:
         parts.append(f"{person.headwear_colour} {person.headwear}")
     if person.beard:
         parts.append("beard")
-    return ", ".join(parts)
-
-
-def place_caption(place: Scene) -> str:
-    """The place alone: a prompt that leaves who it is to the reference video."""
     side = "left" if place.side < -0.33 else "right" if place.side > 0.33 else "front"
-    return f"{place.shirt} shirt, {place.pattern} {place.background} background, {place.light} light from the {side}"
+    parts += [f"{place.shirt} shirt", f"{place.pattern} {place.background} background"]
+    return ", ".join([*parts, f"{place.light} light from the {side}"])
 
 
 _WORDS = """

@@ -77,20 +77,27 @@ class IdentityScore:
 
 
 def identity_score(generated: Float, gallery: Float) -> IdentityScore:
-    """Compare unit embeddings `[N, E]` with those of the same people in the same order.
+    """Compare unit embeddings with a gallery of the same people in the same order.
 
     Retrieval is within groups of `GALLERY` people (the last group takes the rest): its meaning does not change with N.
+
+    Args:
+        generated: `[K, E]`, K <= N: the first K people.
+        gallery: `[N, E]`.
     """
     cosine = generated @ gallery.T
-    count = len(cosine)
-    groups = [slice(start, start + GALLERY) for start in range(0, max(count - GALLERY, 0) + 1, GALLERY)]
-    groups[-1] = slice(groups[-1].start, count)
-    hits = np.concatenate([cosine[group, group].argmax(1) == np.arange(count)[group] - group.start for group in groups])
+    count, people = cosine.shape
+    last = max(people // GALLERY - 1, 0)
+    hits = np.zeros(count, np.float64)
+    sizes = []
+    for row in range(count):
+        start = min(row // GALLERY, last) * GALLERY
+        stop = people if start // GALLERY == last else start + GALLERY
+        hits[row] = cosine[row, start:stop].argmax() == row - start
+        sizes.append(stop - start)
     same = np.diagonal(cosine)
-    others = (cosine.sum(1) - same) / max(count - 1, 1)
-    return IdentityScore(
-        estimate(same), estimate(others), estimate(hits.astype(np.float64)), int(groups[-1].stop - groups[-1].start)
-    )
+    others = (cosine.sum(1) - same) / max(people - 1, 1)
+    return IdentityScore(estimate(same), estimate(others), estimate(hits), max(sizes))
 
 
 def frame_statistics(frames: Frames) -> Float:
