@@ -3,8 +3,8 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer.main
 
@@ -42,13 +42,10 @@ def test_helios_command_parses(line: str) -> None:
     from helios.cli.main import app
 
     words = shlex.split(line[line.index("helios ") :])[1:]
-    command: click.Command = typer.main.get_command(app)
-    context = click.Context(command, info_name="helios")
-    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        found = command.get_command(context, words[0])
-        assert found is not None, f"no command {words[0]!r} in: {line}"
-        command, words = found, words[1:]
-        context = click.Context(command, parent=context, info_name=command.name)
+    command: Any = typer.main.get_command(app)
+    while words and (children := getattr(command, "commands", None)) and not words[0].startswith("-"):
+        assert words[0] in children, f"no command {words[0]!r} in: {line}"
+        command, words = children[words[0]], words[1:]
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     used = {word.split("=")[0] for word in words if word.startswith("-")}
     assert used <= known | {"--help"}, f"unknown options {used - known} in: {line}"

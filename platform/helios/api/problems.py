@@ -26,9 +26,9 @@ def problem(
     hint: str = "",
     problems: Iterable[Problem] = (),
     headers: Mapping[str, str] | None = None,
-    **extra: str,
+    members: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """Build a problem document; `extra` become members of it."""
+    """Build a problem document; `members` are added to those that all have."""
     body: dict[str, Any] = {
         "type": f"urn:helios:error:{code}",
         "title": HTTPStatus(status).phrase,
@@ -37,23 +37,23 @@ def problem(
         "detail": detail,
         "hint": hint,
         "problems": [asdict(item) for item in problems],
-        **extra,
+        **(members or {}),
     }
     return JSONResponse(body, status_code=status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def of_error(error: HeliosError) -> JSONResponse:
     """Describe one of our own errors with all it carries."""
-    extra: dict[str, str] = {}
+    members: dict[str, str] = {}
     if isinstance(error, NotFoundError):
-        extra = {"what": error.what, "name": error.name, "nearest": error.nearest}
+        members = {"what": error.what, "name": error.name, "nearest": error.nearest}
     return problem(
         error.http_status,
         code=error.code,
         detail=error.message,
         hint=error.hint,
         problems=error.problems if isinstance(error, SpecError) else (),
-        **extra,
+        members=members,
     )
 
 

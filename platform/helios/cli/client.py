@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
 
 from helios.errors import (
     ConflictError,
@@ -121,12 +122,12 @@ class LogPart:
 class Client:
     """One connection to the API. Every method raises from the tree in `helios.errors` and nothing else."""
 
-    def __init__(self, endpoint: Endpoint, *, timeout_s: float = 30.0, http: "httpx.Client | None" = None) -> None:
+    def __init__(self, endpoint: Endpoint, *, timeout_s: float = 30.0) -> None:
         import httpx
 
         self.endpoint = endpoint
         self._timeout_s = timeout_s
-        self._http = http or httpx.Client(
+        self._http = httpx.Client(
             base_url=endpoint.url,
             headers={"Authorization": f"Bearer {endpoint.token}"},
             timeout=timeout_s,
@@ -139,14 +140,13 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def apply(self, document: Mapping[str, Any], *, idempotency_key: str = "") -> Applied:
+    def apply(self, document: Mapping[str, Any]) -> Applied:
         kind, name = document["kind"], document["metadata"]["name"]
-        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        response = self._request("PUT", f"/v1/{KINDS[kind]}/{name}", json=document, headers=headers)
-        return Applied(object=response.json(), result=response.headers["Helios-Result"])
+        response = self._request("PUT", _path(kind, name), json=document)
+        return Applied(object=response.json(), result=response.headers.get("Helios-Result", "applied"))
 
     def get(self, kind: str, name: str) -> Object:
-        return self._json("GET", f"/v1/{KINDS[kind]}/{name}")
+        return self._json("GET", _path(kind, name))
 
     def list(self, kind: str, *, selector: str = "") -> Iterator[Object]:
         """All objects of a kind, page by page."""
@@ -159,19 +159,19 @@ class Client:
             params["after"] = page["next"]
 
     def delete(self, kind: str, name: str) -> Object:
-        return self._json("DELETE", f"/v1/{KINDS[kind]}/{name}")
+        return self._json("DELETE", _path(kind, name))
 
     def action(self, kind: str, name: str, verb: str) -> Object:
         """POST an action: `cancel`, `redeploy`."""
-        return self._json("POST", f"/v1/{KINDS[kind]}/{name}/{verb}")
+        return self._json("POST", _path(kind, name, verb))
 
     def rerun(self, kind: str, name: str, *, everything: bool) -> Object:
         """Try ended work again: from what failed, or everything as a new run."""
         params = {"everything": str(everything).lower()}
-        return self._json("POST", f"/v1/{KINDS[kind]}/{name}/rerun", params=params)
+        return self._json("POST", _path(kind, name, "rerun"), params=params)
 
     def explain(self, kind: str, name: str) -> Object:
-        return self._json("GET", f"/v1/{KINDS[kind]}/{name}/explain")
+        return self._json("GET", _path(kind, name, "explain"))
 
     def events(self, *, kind: str = "", name: str = "", after: int = 0, wait_s: float = 0.0) -> Object:
         params = {"kind": kind, "name": name, "after": after, "wait": wait_s}
@@ -183,7 +183,7 @@ class Client:
     def logs(self, job: str, *, epoch: int, offset: int, wait_s: float) -> LogPart:
         """Log bytes of one start of a job; epoch 0 means its first."""
         params = {"epoch": epoch, "offset": offset, "wait": wait_s}
-        response = self._request("GET", f"/v1/jobs/{job}/logs", params=params, wait_s=wait_s)
+        response = self._request("GET", _path("Job", job, "logs"), params=params, wait_s=wait_s)
         return LogPart(
             data=response.content,
             epoch=int(response.headers["Helios-Log-Epoch"]),
@@ -192,7 +192,10 @@ class Client:
         )
 
     def _json(self, method: str, path: str, **options: Any) -> Object:
-        body: Object = self._request(method, path, **options).json()
+        try:
+            body: Object = self._request(method, path, **options).json()
+        except ValueError as error:
+            raise UnavailableError(f"what answers at {self.endpoint.url} is not HELIOS") from error
         return body
 
     def _request(self, method: str, path: str, *, wait_s: float = 0.0, **options: Any) -> "httpx.Response":
@@ -237,9 +240,12 @@ def error_of(status: int, problem: Mapping[str, Any]) -> HeliosError:
     return (InputError if status < 500 else HeliosError)(detail, hint=hint)
 
 
+def _path(kind: str, name: str, *rest: str) -> str:
+    return "/".join((f"/v1/{KINDS[kind]}", quote(name, safe=""), *rest))
+
+
 def _problem_body(response: "httpx.Response") -> Mapping[str, Any]:
-    try:
-        body = response.json()
-    except ValueError:  # a proxy's page, not ours
-        return {"detail": f"HTTP {response.status_code} from {response.url}, and not from HELIOS"}
-    return body if isinstance(body, dict) else {}
+    if not response.headers.get("content-type", "").startswith("application/problem+json"):
+        return {"detail": f"HTTP {response.status_code} from {response.url}, which is not HELIOS"}
+    body: Mapping[str, Any] = response.json()
+    return body

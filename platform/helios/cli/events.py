@@ -1,5 +1,6 @@
 """`helios events`: what happened, as lines."""
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -26,13 +27,15 @@ def events(
     following: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
     how: FormatOption = Format.TABLE,
 ) -> None:
-    """Show what happened, oldest first."""
+    """Show what happened, oldest first; with --follow, JSON and YAML come as one JSON object a line."""
     what = kind_of(kind) if kind else ""
     with connect() as client:
         items, after = _so_far(client, what, name)
-    show(items, how, lambda: events_table(items))
-    if following:
-        _follow(what, name, after)
+    if not following:
+        show(items, how, lambda: events_table(items))
+        return
+    _say(items, how)
+    _follow(what, name, after, how)
 
 
 def events_table(items: list[Object]) -> Any:
@@ -55,17 +58,24 @@ def _so_far(client: Client, kind: str, name: str) -> tuple[list[Object], int]:
     return items, after
 
 
-def _follow(kind: str, name: str, after: int) -> None:
+def _follow(kind: str, name: str, after: int, how: Format) -> None:
     seen = [after]  # survives a reconnect
 
     def fetch(client: Client) -> Object:
         return client.events(kind=kind, name=name, after=seen[0], wait_s=WAIT_S)
 
     for page in steady(fetch, notice=lambda said: err().print(said, style="yellow"), every_s=0.05):
-        for item in page["items"]:
+        _say(page["items"], how)
+        seen[0] = page["next"]
+
+
+def _say(items: list[Object], how: Format) -> None:
+    for item in items:
+        if how is Format.TABLE:
             line = Text.assemble(clock(item["time"]), "  ", _whose(item), "  ", _reason(item), "  ", item["message"])
             out().print(line, soft_wrap=True)
-        seen[0] = page["next"]
+        else:
+            typer.echo(json.dumps(item, ensure_ascii=False))
 
 
 def _whose(item: Mapping[str, Any]) -> str:

@@ -97,7 +97,7 @@ def view_of(client: Client, kind: str, name: str) -> View:
     found = client.get(kind, name)
     status = found.get("status") or {}
     if kind == "Job":
-        rows = (row_of(name, status),)
+        rows: tuple[Row, ...] = (row_of(name, status),)
     else:
         stages = status.get("stages") or [{"name": stage["name"]} for stage in found["spec"]["stages"]]
         rows = tuple(_stage_row(client, stage) for stage in stages)

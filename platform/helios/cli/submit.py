@@ -45,11 +45,12 @@ def submit(
     with connect() as client:
         applied = apply_all(client, documents, console=out())
         work = [_started(client, item, again=again) for item in applied if item.object["kind"] in WORK]
+        mlflow = _mlflow(client)
     for kind, name in work:
         if following:
-            finish(kind, name)
+            finish(kind, name, mlflow=mlflow)
         else:
-            _say_useful(kind, name)
+            _say_useful(kind, name, mlflow=mlflow)
 
 
 def cancel(name: NameArgument) -> None:
@@ -69,21 +70,22 @@ def rerun(
     with connect() as client:
         kind, _ = find_work(client, name, WORK)
         client.rerun(kind, name, everything=everything)
+        mlflow = _mlflow(client)
     out().print(f"{kind.lower()}/{escape(name)} runs again")
     if following:
-        finish(kind, name)
+        finish(kind, name, mlflow=mlflow)
 
 
-def finish(kind: str, name: str) -> None:
+def finish(kind: str, name: str, *, mlflow: str) -> None:
     """Follow work to its end; raises `WorkFailedError` where that is not success."""
     console = err() if not out().is_terminal else out()
     try:
         view = follow(kind, name, console)
     except KeyboardInterrupt:
         console.print(f"\n{kind.lower()}/{escape(name)} goes on without being followed.")
-        _say_useful(kind, name)
+        _say_useful(kind, name, mlflow=mlflow)
         raise
-    _say_useful(kind, name, view)
+    _say_useful(kind, name, view, mlflow=mlflow)
     if view.state != "Succeeded":
         raise WorkFailedError(
             f"{kind.lower()} {name} {view.state.lower()}{_why(view)}", hint=f"`helios explain {name}`"
@@ -108,7 +110,12 @@ def _why(view: View) -> str:
     return f": {said}" if said else ""
 
 
-def _say_useful(kind: str, name: str, view: View | None = None) -> None:
+def _mlflow(client: Client) -> str:
+    """Where MLflow is, asked for while the control plane answers; empty where there is none."""
+    return str((client.status().get("links") or {}).get("mlflow") or "")
+
+
+def _say_useful(kind: str, name: str, view: View | None = None, *, mlflow: str) -> None:
     stage = ""
     if kind == "Curriculum":
         running = next((row.name for row in (view.rows if view else ()) if row.state in {"Failed", "Running"}), "")
@@ -119,8 +126,6 @@ def _say_useful(kind: str, name: str, view: View | None = None) -> None:
     ]
     if view is None or not view.ended:
         lines.append((f"helios cancel {name}", "stop it"))
-    with connect() as client:
-        mlflow = (client.status().get("links") or {}).get("mlflow")
     if mlflow:
         lines.append((mlflow, "its losses, videos and lineage in MLflow"))
     useful(*lines)

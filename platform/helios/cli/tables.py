@@ -39,7 +39,8 @@ def _common(item: Mapping[str, Any]) -> tuple[str, Mapping[str, Any], Mapping[st
 def _cell(item: Mapping[str, Any]) -> Cells:
     name, spec, status, old = _common(item)
     pools = ", ".join(pool["name"] for pool in spec.get("nodePools") or [])
-    return [name, state_text(status.get("state") or "Pending"), spec["provider"], spec.get("region") or "-", pools or "-", old]
+    state = state_text(status.get("state") or "Pending")
+    return [name, state, spec["provider"], spec.get("region") or "-", pools or "-", old]
 
 
 def _tenant(item: Mapping[str, Any]) -> Cells:

@@ -44,13 +44,14 @@ class VideoRequest:
 class VideoClient:
     """One connection to an endpoint. Raises from the tree in `helios.errors`: 4xx as exit code 2."""
 
-    def __init__(self, url: str, *, timeout_s: float = 60.0, http: "httpx.Client | None" = None) -> None:
+    def __init__(self, url: str) -> None:
         import httpx
 
         if not url.startswith(("http://", "https://")):
             raise InputError(f"an endpoint is an http:// or https:// URL, not {url!r}")
         self.url = url.rstrip("/")
-        self._http = http or httpx.Client(base_url=self.url, timeout=timeout_s, trust_env=False)
+        # Reading waits long: the answer to an upload comes after its media are decoded and its text is spoken.
+        self._http = httpx.Client(base_url=self.url, timeout=httpx.Timeout(30.0, read=300.0), trust_env=False)
 
     def __enter__(self) -> Self:
         return self

@@ -74,3 +74,12 @@ def test_out_of_range_parameters_are_problems(api: TestClient) -> None:
     answer = api.get("/v1/events", params={"wait": 3600})
     assert answer.status_code == 422
     assert answer.json()["problems"][0]["field"] == "query.wait"
+
+
+def test_openapi_document_names_every_kind(api: TestClient) -> None:
+    """The OpenAPI 3.1 document is served, behind the token as all else, with problem documents as its errors."""
+    document = api.get("/v1/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    for plural in ("cells", "tenants", "jobs", "curricula", "services"):
+        put = document["paths"][f"/v1/{plural}/{{name}}"]["put"]
+        assert "application/problem+json" in put["responses"]["default"]["content"]

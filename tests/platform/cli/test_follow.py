@@ -141,3 +141,17 @@ def test_other_errors_end_the_follower(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(NotFoundError):
         next(follow.steady(fetch, notice=lambda _: None))
+
+
+def test_terminal_gets_a_live_table_that_ends_with_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal the table is redrawn in place until the curriculum is over, and stays."""
+    views = iter([view(running(10)), view(running(200)), view(Row("t2v", "Succeeded"), state="Succeeded")])
+    monkeypatch.setattr(follow, "connect", _FakeClient)
+    monkeypatch.setattr(follow, "view_of", lambda *_: next(views))
+    monkeypatch.setattr(follow, "EVERY_S", 0.0)
+    console = Console(width=100, file=io.StringIO(), force_terminal=True)
+    assert follow.follow("Curriculum", "tiny", console).state == "Succeeded"
+    drawn = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
+    assert "200/300" in drawn
+    assert "100%" in drawn
+    assert "\x1b[" in drawn
