@@ -32,6 +32,8 @@ docs: $(VENV)/.dev  ## build the documentation into site/, warnings are errors
 
 reference: $(VENV)/.dev  ## remake the reference pages that are generated from the code
 	$(BIN)/python -m helios.spec.reference > docs/reference/spec.md
+	$(BIN)/python -m helios.cli.reference > docs/reference/cli.md
+	$(BIN)/python tests/platform/cli/test_frozen_flags.py
 
 wheel-test: $(VENV)/.dev  ## build the wheel, install it without the sources, validate and run the unit tests against it
 	$(BIN)/python tests/wheel_check.py

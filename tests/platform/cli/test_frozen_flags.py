@@ -1,6 +1,6 @@
 """The command line is an interface: commands and flags change on purpose, with the list beside this test.
 
-Regenerate the list with `python tests/platform/cli/test_frozen_flags.py`, and say what changed in CHANGELOG.md.
+`make reference` remakes the list, and the page of commands; say in CHANGELOG.md what changed.
 """
 
 import sys
@@ -11,6 +11,7 @@ from typing import Any
 import typer.main
 
 from helios.cli.main import app
+from helios.cli.reference import reference
 
 FROZEN = Path(__file__).with_name("frozen_flags.txt")
 
@@ -54,6 +55,12 @@ def test_every_option_says_what_it_is_for() -> None:
     for path, command in _commands(typer.main.get_command(app)):
         for parameter in command.params:
             assert getattr(parameter, "help", None), f"helios {' '.join(path)}: {parameter.name}"
+
+
+def test_reference_page_is_what_the_commands_say() -> None:
+    """docs/reference/cli.md is the page that `make reference` makes now."""
+    page = Path(__file__).parents[3] / "docs" / "reference" / "cli.md"
+    assert page.read_text(encoding="utf-8") == reference()
 
 
 if __name__ == "__main__":
