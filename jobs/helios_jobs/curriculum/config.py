@@ -22,7 +22,7 @@ class DataConfig(Section):
     """Training identities; held-out ones have other seeds."""
     scenes: int = Field(default=2, ge=2)
     """Clips of an identity, each in another scene; cross-scene pairs need two."""
-    frames: int = Field(default=17, ge=9)
+    frames: int = Field(default=21, ge=17)
     """Pixel frames of a clip: 4 (T - 1) + 1 for T latent frames."""
     seed: int = 1
     codec_clips: int = Field(default=160, ge=2)

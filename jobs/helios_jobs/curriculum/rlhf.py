@@ -100,9 +100,9 @@ class PreferenceTuning(Personality):
                     if not path.exists():
                         save_atomically(self._make_pairs(start, reward), path)
         parts = [load_file(folder / f"pairs-{start:05d}.safetensors") for start in groups]
-        pairs = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        clear = pairs["gap"] >= min(self.config.rlhf.margin, float(pairs["gap"].max()))
-        return {name: tensor[clear] for name, tensor in pairs.items()}
+        return clear_pairs(
+            {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, self.config.rlhf.margin
+        )
 
     @torch.no_grad()
     def _make_pairs(self, start: int, reward: IdentityProbe) -> dict[str, Tensor]:
@@ -155,6 +155,12 @@ class PreferenceTuning(Personality):
         if self.ctx.parent is not None:
             key.update(_file_digest(self.ctx.parent / "model.safetensors"))
         return key.hexdigest()[:16]
+
+
+def clear_pairs(pairs: dict[str, Tensor], margin: float) -> dict[str, Tensor]:
+    """Pairs whose rewards differ by `margin` at least; the clearest ones where none does."""
+    clear = pairs["gap"] >= min(margin, float(pairs["gap"].max()))
+    return {name: tensor[clear] for name, tensor in pairs.items()}
 
 
 def dpo_loss(delta_w: Tensor, delta_l: Tensor, beta: float) -> Tensor:

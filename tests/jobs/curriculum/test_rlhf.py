@@ -1,0 +1,68 @@
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from helios_jobs.curriculum.rlhf import dpo_loss
+
+OPTIONS = {"pairs": 4, "candidates": 3, "margin": 0.0}
+
+
+def test_the_loss_of_indifference_is_log_two() -> None:
+    """A policy equal to its reference prefers nothing: log 2, and equal pull on winner and loser."""
+    winner, loser = torch.zeros(3, requires_grad=True), torch.zeros(3, requires_grad=True)
+    loss = dpo_loss(winner, loser, beta=500.0)
+    loss.backward()
+    assert loss.item() == pytest.approx(math.log(2))
+    assert winner.grad is not None
+    assert loser.grad is not None
+    assert torch.allclose(winner.grad, -loser.grad)
+    assert bool((winner.grad > 0).all())
+
+
+def test_identical_pairs_teach_nothing(make_stage: Any) -> None:
+    """Where winner and loser are the same clip, the preference term has no gradient at all."""
+    objective = make_stage("rlhf", rlhf=OPTIONS | {"mse_weight": 0.0, "beta": 1.0})
+    torch.nn.init.normal_(objective.module.head.weight)
+    batch = objective.batch(0)
+    size = objective.config.batch
+    batch["clean"][size : 2 * size] = batch["clean"][:size]
+    objective.loss(objective.module, batch, 0).loss.backward()
+    assert all(
+        float(parameter.grad.abs().max()) < 1e-5
+        for parameter in objective.module.parameters()
+        if parameter.grad is not None
+    )
+
+
+def test_only_the_foreground_counts(make_stage: Any) -> None:
+    """Background latents of winner and loser do not enter the preference."""
+    objective = make_stage("rlhf", rlhf=OPTIONS | {"mse_weight": 0.0})
+    batch = objective.batch(0)
+    batch["mask"] = torch.zeros_like(batch["mask"])
+    batch["mask"][..., 0, 0] = 1
+    before = objective.loss(objective.module, batch, 0)
+    batch["clean"][..., 1:, 1:] += 5
+    noisy = objective.loss(objective.module, batch, 0)
+    assert before.metrics["dpo"] == pytest.approx(noisy.metrics["dpo"], abs=1e-5)
+
+
+def test_winner_and_loser_share_noise_and_level(make_stage: Any) -> None:
+    """The three parts of a batch (winner, loser, real) differ in nothing but the clip."""
+    batch = make_stage("rlhf", rlhf=OPTIONS).batch(3)
+    for name in ("noise", "sigma", "text", "audio", "reference"):
+        winner, loser, real = batch[name].chunk(3)
+        assert torch.equal(winner, loser)
+        assert torch.equal(winner, real)
+
+
+def test_pairs_are_ranked_once_for_all_ranks(make_stage: Any) -> None:
+    """Every rank finds the same pairs, the winner scores at least as high, and clear gaps only are kept."""
+    first, second = make_stage("rlhf", rlhf=OPTIONS), make_stage("rlhf", rank=1, rlhf=OPTIONS)
+    assert torch.equal(first.pairs["winner"], second.pairs["winner"])
+    assert bool((first.pairs["gap"] >= 0).all())
+    gaps = sorted(first.pairs["gap"].tolist())
+    strict = make_stage("rlhf", rlhf=OPTIONS | {"margin": gaps[-1]})
+    assert len(strict.pairs["people"]) < len(first.pairs["people"])
+    assert len(make_stage("rlhf", rlhf=OPTIONS | {"margin": 9.0}).pairs["people"]) >= 1
