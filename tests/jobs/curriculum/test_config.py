@@ -25,7 +25,7 @@ def test_the_learning_rate_warms_up_holds_and_falls(config_of: Callable[..., Sta
         ({"stage": "sft"}, "Input should be 't2v', 'a2v', 'personality', 'distill' or 'rlhf'"),
         ({"steps": 0}, "greater than or equal to 1"),
         ({"zero": 1}, "Input should be 0, 2 or 3"),
-        ({"data": {"frames": 16}}, r"frames is 4 \(T - 1\) \+ 1"),
+        ({"data": {"frames": 20}}, r"frames is 4 \(T - 1\) \+ 1"),
         ({"rlhf": {"beta": 2}}, "rlhf: belongs to the stage rlhf, not to t2v"),
     ],
 )

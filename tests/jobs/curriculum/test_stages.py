@@ -100,7 +100,7 @@ def test_a_preview_shows_held_out_people(make_stage: Any, parent: Path) -> None:
 
 
 def test_muon_gets_the_matrices_inside_blocks_only(make_stage: Any) -> None:
-    """Embedders, modulation, positions, head, norms and biases go to AdamW at their own rate; tags agree with groups."""
+    """Embedders, modulation, positions, head, norms and biases go to AdamW at its rate; tags agree with groups."""
     objective = make_stage("a2v", lr=0.01, adam_lr=0.001)
     muon, adam = objective.parameter_groups(objective.module, 0.02)
     names = {parameter: name for name, parameter in objective.module.named_parameters()}
