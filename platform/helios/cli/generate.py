@@ -13,6 +13,9 @@ from helios.cli.output import Format, FormatOption, err, examples, show, table_o
 from helios.cli.videos import VideoClient, VideoRequest, atomic_file, sha256_of
 from helios.errors import ConflictError, InputError, NotFoundError, TooLargeError, UnavailableError
 
+MAX_UPLOAD_BYTES = 2**30
+"""What is worth hashing and sending where the service does not state its own, smaller limit."""
+
 consent_app = typer.Typer(no_args_is_help=True, help="Records of people's agreement to be depicted.")
 
 ServiceOption = Annotated[str, typer.Option("--service", help="Service that answers.")]
@@ -56,7 +59,7 @@ def generate(
     for path in (reference, audio):
         if path is not None:
             _check_input(path)
-    url, limit = (endpoint, None) if endpoint else _endpoint_of(service)
+    url, limit = (endpoint, MAX_UPLOAD_BYTES) if endpoint else _endpoint_of(service)
     _check_size([path for path in (reference, audio) if path is not None], limit)
     fields = {"prompt": prompt, "voice": voice or "", "seed": "" if seed is None else str(seed)}
     with VideoClient(url) as client:
@@ -172,8 +175,8 @@ def _user() -> str:
         return f"user@{socket.gethostname()}"
 
 
-def _endpoint_of(service: str) -> tuple[str, int | None]:
-    """URL of a Ready service and its upload limit in bytes, None where it states none."""
+def _endpoint_of(service: str) -> tuple[str, int]:
+    """URL of a Ready service and its upload limit in bytes."""
     with connect() as client:
         try:
             found = client.get("Service", service)
@@ -194,11 +197,10 @@ def _endpoint_of(service: str) -> tuple[str, int | None]:
     return str(status["url"]), _limit_of(found)
 
 
-def _limit_of(service: dict[str, Any]) -> int | None:
+def _limit_of(service: dict[str, Any]) -> int:
     from helios.spec.quantities import parse_memory
 
-    stated = service["spec"].get("config", {}).get("maxUploadBytes")
-    return None if stated is None else parse_memory(stated)
+    return parse_memory(service["spec"].get("config", {}).get("maxUploadBytes", MAX_UPLOAD_BYTES))
 
 
 def _check_input(path: Path) -> None:
@@ -215,12 +217,12 @@ def _check_input(path: Path) -> None:
         raise InputError(f"{path} cannot be read: permission denied") from error
 
 
-def _check_size(paths: list[Path], limit: int | None) -> None:
+def _check_size(paths: list[Path], limit: int) -> None:
     total = sum(path.stat().st_size for path in paths)
-    if limit is not None and total > limit:
+    if total > limit:
         names = " and ".join(path.name for path in paths)
         raise TooLargeError(
-            f"{names}: {total / 2**20:,.1f} MiB are over the service's limit of {limit / 2**20:,.0f} MiB",
+            f"{names}: {total / 2**20:,.1f} MiB are over the limit of {limit / 2**20:,.0f} MiB",
             hint="shorten or re-encode the reference: a few seconds are enough",
         )
 

@@ -177,7 +177,8 @@ def _error_of(response: "httpx.Response") -> HeliosError:
     if (param := envelope.get("param")) and str(param) not in message:
         message = f"{message} ({param})"
     if status == 403:
-        return ForbiddenError(message)
+        hint = "`helios consent create` records one, `helios consent list` shows what there is"
+        return ForbiddenError(message, hint=hint)
     if status == 413:
         return TooLargeError(message)
     if status == 507:

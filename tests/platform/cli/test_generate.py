@@ -200,16 +200,18 @@ def test_wrong_input_is_refused_before_upload(cli: Any, files: dict[str, Path], 
     assert "Traceback" not in result.err
 
 
-def test_upload_over_the_services_limit_is_refused_early(
-    cli: Any, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("stated", [True, False])
+def test_upload_over_the_limit_is_refused_early(
+    cli: Any, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, stated: bool
 ) -> None:
-    """A file over the service's stated limit is never sent."""
-    monkeypatch.setattr(generate, "_endpoint_of", lambda _: ("http://127.0.0.1:9", 10 * 2**30))
+    """A file over the service's stated limit, or over any sensible one, is neither hashed nor sent."""
+    monkeypatch.setattr(generate, "_endpoint_of", lambda _: ("http://127.0.0.1:9", 64 * 2**20))
     with files["clip"].open("wb") as file:
-        file.truncate(10 * 2**30 + 1)
-    result = cli("generate", "--reference", "clip.mp4", "--audio", "speech.flac", "-o", "out.mp4")
+        file.truncate(10 * 2**30)
+    where = () if stated else ("--endpoint", "http://127.0.0.1:9")
+    result = cli("generate", "--reference", "clip.mp4", "--audio", "speech.flac", "-o", "out.mp4", *where)
     assert result.code == 2
-    assert "limit of 10,240 MiB" in result.err
+    assert f"limit of {'64' if stated else '1,024'} MiB" in result.err
 
 
 def test_endpoint_that_does_not_answer_exits_3(cli: Any, files: dict[str, Path]) -> None:
