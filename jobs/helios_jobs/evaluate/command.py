@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 
 from helios.errors import HeliosError, InputError
 from helios_jobs.evaluate.ancestry import distilled_guidance, find_ancestor, find_bundle
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
             return _from_command_line(given, environ, console)
         return _as_job(given, environ, console)
     except HeliosError as error:
-        console.print(f"[red]error:[/] {explain(error)}", highlight=False)
+        console.print(f"[red]error:[/] {escape(explain(error))}", highlight=False, soft_wrap=True)
         return error.exit_code
 
 
@@ -125,7 +126,7 @@ def _as_job(given: argparse.Namespace, environ: Mapping[str, str], console: Cons
         config = EvaluateConfig.model_validate_json(Path(environ["HELIOS_CONFIG"]).read_text(encoding="utf-8"))
     except ValidationError as error:
         write_result(job_dir, reason="InvalidConfig", message=_problems(error))
-        console.print(f"[red]error:[/] {_problems(error)}", highlight=False)
+        console.print(f"[red]error:[/] {escape(_problems(error))}", highlight=False, soft_wrap=True)
         return INVALID_CONFIG
     out = given.out or job_dir / "evaluation"
     progress = Progress(job_dir, total_steps=config.n)

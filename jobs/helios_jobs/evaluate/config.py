@@ -3,12 +3,15 @@
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
 
 class EvaluateConfig(BaseModel):
     """Which model is measured, against what, on how many people."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
+    )
 
     model: str = "models:/avatar-tiny@production"
     """A folder with a pipeline bundle, or a model of MLflow's registry (`models:/name@alias`)."""
