@@ -102,6 +102,10 @@ class Program:
         write_json(self.record, {"handle": asdict(handle), "facts": dict(facts or {})}, private=True)
         return handle
 
+    def forget(self) -> None:
+        """Let go of an ended start; what it was told to remember stays for the next one (ports, to use them again)."""
+        write_json(self.record, {"handle": None, "facts": self.facts()}, private=True)
+
     def stop(self, *, term_s: float = 10.0) -> int:
         """End every process of the last start and return how many there were; verified, idempotent."""
         handle = self.handle()

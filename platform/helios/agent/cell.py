@@ -15,7 +15,7 @@ from pathlib import Path
 from helios.control import CellGateway, Desired, Stop
 from helios.durable import read_json, write_json
 from helios.errors import ConflictError, HeliosError, NotFoundError, UnavailableError
-from helios.ports import CellDriver, Clock, Launch, LaunchStatus, NodeObservation, Phase
+from helios.ports import CellDriver, Launch, LaunchStatus, NodeObservation, Phase
 
 PATIENCE_S = 5.0
 """How long a tick waits for slow calls; they go on, and their result is reported by a later tick."""
@@ -41,13 +41,11 @@ class CellAgent:
         *,
         cell: str,
         state_dir: Path,
-        clock: Clock,
         patience_s: float = PATIENCE_S,
     ) -> None:
         self.cell = cell
         self._gateway = gateway
         self._driver = driver
-        self._clock = clock
         self._patience_s = patience_s
         self._path = state_dir / "agent.json"
         data = read_json(self._path) or {}
@@ -141,7 +139,8 @@ class CellAgent:
         try:
             return tuple(self._driver.nodes())
         except HeliosError as error:
-            _log.warning("cell %s: %s", self.cell, error.message)
+            if self._last_nodes is not None:
+                _log.warning("cell %s: %s", self.cell, error.message)
             return None
 
     def _observed_nodes(self) -> tuple[NodeObservation, ...] | None:

@@ -26,7 +26,7 @@ from helios.api.app import create_app
 from helios.cli.home import Home, Progress
 from helios.control import ControlPlane
 from helios.errors import HeliosError
-from helios.store import Record, SystemClock, open_store
+from helios.store import Record, open_store
 
 FIRST_CELL = "local"
 """The cell whose Ray is started along with HELIOS, because its YAML is the one that ships."""
@@ -117,7 +117,7 @@ class Agents:
         folder = self._home.cell(cell.name)
         pool = str(cell.spec["nodePools"][0]["name"])
         driver = RayLocalDriver(cell=cell.name, folder=folder, pool=pool, tracking_uri=self._tracking_uri())
-        agent = CellAgent(self._control.gateway, driver, cell=cell.name, state_dir=folder, clock=SystemClock())
+        agent = CellAgent(self._control.gateway, driver, cell=cell.name, state_dir=folder)
         running = self._running[cell.name] = _Running(agent, driver)
         threading.Thread(target=self._serve, args=(running,), name=f"agent-{cell.name}", daemon=True).start()
 

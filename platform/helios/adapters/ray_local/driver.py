@@ -50,8 +50,10 @@ class RayLocalDriver:
         self._services = Services(self.head, self._records, cell=cell, bucket=self._bucket, tracking_uri=tracking_uri)
 
     def nodes(self) -> Sequence[NodeObservation]:
-        """This machine. Watches over Ray on the way: restarts it where it died."""
+        """This machine. Looks after it on the way: restarts Ray where it died, ends what ended jobs left behind."""
         self.head.tend()
+        for uid, epoch in tuple(self._jobs.untidy):
+            self.status(uid, epoch)
         if not self.head.is_ready():
             raise UnavailableError(f"Ray of cell {self.cell} does not answer")
         return (machine.observe(cell=self.cell, pool=self._pool, healthy=True),)
@@ -109,8 +111,10 @@ class RayLocalDriver:
         return self._jobs.folder(uid).log(epoch, offset)
 
     def running(self) -> list[Start]:
-        """Return every start that is not known to be over."""
-        return [start for history in self._records.all() for start in history.starts.values() if start.final is None]
+        """Return every start that is not over."""
+        starts = [start for history in self._records.all() for start in history.starts.values() if start.final is None]
+        over = {Phase.SUCCEEDED, Phase.FAILED, Phase.STOPPED, Phase.ABSENT}
+        return [start for start in starts if self.status(start.uid, start.epoch).phase not in over]
 
     def _half(self, start: Start) -> Jobs | Services:
         return self._services if start.kind == "Service" else self._jobs

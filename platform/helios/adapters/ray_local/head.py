@@ -21,6 +21,8 @@ OBJECT_STORE_BYTES = 512 * 1024 * 1024
 HUNG_S = 90.0
 """A Ray whose processes live but which has not answered for this long is ended and started again."""
 READY_S = 120.0
+STOP_S = 3.0
+"""Ray has nothing to save when it ends; given longer it only takes longer."""
 _PORTS = (
     "port",
     "dashboard-port",
@@ -150,14 +152,14 @@ class RayHead:
             if now - self._silent_since < HUNG_S:
                 return False
             self._silent_since = None
-            self._program.stop()
+            self._program.stop(term_s=STOP_S)
             return self.ensure()
 
     def stop(self) -> int:
         """End every process of this Ray; returns how many there were. Raises `EngineError` where one survives."""
         with self._lock:
-            count = self._program.stop()
-            self._program.record.unlink(missing_ok=True)
+            count = self._program.stop(term_s=STOP_S)
+            self._program.forget()
             shutil.rmtree(self.temp, ignore_errors=True)
             return count
 

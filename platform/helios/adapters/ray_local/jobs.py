@@ -30,6 +30,8 @@ class Jobs:
         self._cell = cell
         self._bucket = bucket
         self._tracking_uri = tracking_uri
+        self.untidy: set[tuple[str, int]] = set()
+        """Ended jobs that Ray still had a hand in when they were last looked at."""
 
     def folder(self, uid: str) -> JobFolder:
         return JobFolder(Path(self._bucket.uri(f"jobs/{uid}")))
@@ -92,7 +94,9 @@ class Jobs:
         """Leave Ray a moment to close the job itself; then nothing of it may be left."""
         written = float((self.folder(start.uid).exit(start.epoch) or {}).get("finished_at", 0.0))
         if time.time() < written + TIDY_S and marked(_marks(start)):
+            self.untidy.add((start.uid, start.epoch))
             return ended
+        self.untidy.discard((start.uid, start.epoch))
         self._sweep(start)
         return self._finish(entry, start, ended)
 

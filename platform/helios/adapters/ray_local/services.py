@@ -21,6 +21,8 @@ _PHASES = {
     "DELETING": Phase.STARTING,
     "DEPLOY_FAILED": Phase.FAILED,
 }
+_HOOK_ENV = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
+"""Ray's worker_process_setup_hook works for whole jobs only; this is what it becomes, and a replica heeds it too."""
 
 
 class Services:
@@ -122,14 +124,13 @@ class Services:
             folder=Path(folder),
             tracking_uri=self._tracking_uri,
         )
-        runtime_env: dict[str, Any] = {"env_vars": env}
         if spec.secrets:
-            runtime_env["worker_process_setup_hook"] = SECRETS_HOOK
+            env[_HOOK_ENV] = SECRETS_HOOK
         return {
             "name": start.name,
             "route_prefix": f"/{start.name}",
             "import_path": spec.application,
-            "runtime_env": runtime_env,
+            "runtime_env": {"env_vars": env},
             "args": {
                 "name": start.name,
                 "epoch": start.epoch,  # a new deploy of the same words must load anew: the model's alias may have moved
