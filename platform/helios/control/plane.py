@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any
@@ -114,6 +114,10 @@ class ControlPlane:
         except Exception as error:  # noqa: BLE001 - told in the log and as an event
             self._tell(record, error)
 
+    def _save(self, before: Record, after: Record, events: Sequence[Event]) -> Record:
+        """Write what a controller made of a record; an idle pass writes nothing and takes no lock."""
+        return after if after == before and not events else self._store.save(after, events=events)
+
     def _tell(self, record: Record, error: Exception) -> None:
         """Log every failure; write an event only for a new one, or a broken record would fill the log of events."""
         _log.exception("control: cannot reconcile %s %s", record.kind, record.name)
@@ -126,7 +130,7 @@ class ControlPlane:
     def _observe(self, report: Report) -> None:
         def observe_cell(record: Record) -> None:
             after = cell.observe(record, report.nodes, self._clock.now())
-            self._store.save(after, events=cell.changes(record, after))
+            self._save(record, after, cell.changes(record, after))
 
         record = self._store.find("Cell", report.cell)
         if record is not None:
@@ -141,18 +145,18 @@ class ControlPlane:
         if record.kind == "Job":
             machine = JobMachine(record, self._clock.now())
             job.observe(machine, self._specs.job(record), status)
-            self._store.save(machine.record, events=machine.events)
+            self._save(record, machine.record, machine.events)
         else:
             deployed = ServiceMachine(record, self._clock.now())
             service.observe(deployed, status)
-            self._store.save(deployed.record, events=deployed.events)
+            self._save(record, deployed.record, deployed.events)
 
     def _reconcile_cell(self, record: Record) -> None:
         if record.deleting and not self._used(record.name):
             self._store.remove(record)
             return
         after = cell.reconcile(record, self.gateway.silent_for(record.name), self._clock.now())
-        self._store.save(after, events=cell.changes(record, after))
+        self._save(record, after, cell.changes(record, after))
 
     def _used(self, cell_name: str) -> bool:
         work = self._store.records("Job") + self._store.records("Service")
@@ -160,7 +164,7 @@ class ControlPlane:
 
     def _reconcile_tenant(self, record: Record) -> None:
         if not record.deleting:
-            self._store.save(record.with_status(state="Ready"))
+            self._save(record, record.with_status(state="Ready"), ())
             return
         work = self._store.records("Job") + self._store.records("Service") + self._store.records("Curriculum")
         live = (item for item in work if item.kind == "Service" or item.state not in TERMINAL)
@@ -183,7 +187,7 @@ class ControlPlane:
         for name in plan.rerun:
             target = jobs[name]
             self._store.save(target.with_status(rerunRequested="failed"))
-        saved = self._store.save(plan.record, events=plan.events)
+        saved = self._save(record, plan.record, plan.events)
         if saved.state in TERMINAL:
             self._after_curriculum(saved, jobs)
 
@@ -192,7 +196,7 @@ class ControlPlane:
         tried = True
         if not record.status.get("trackerClosed"):
             closed, events = self._closer.close_run(record)
-            record = self._store.save(record.with_status(trackerClosed=closed or None), events=events)
+            record = self._save(record, record.with_status(trackerClosed=closed or None), events)
             # A tracker that cannot be reached is told as an event; it does not hold up a deletion.
             tried = closed or bool(events)
         if not record.deleting:
@@ -207,7 +211,7 @@ class ControlPlane:
     def _reconcile_job(self, record: Record) -> None:
         machine = JobMachine(record, self._clock.now())
         job.reconcile(machine, self._specs.job(record))
-        saved = self._store.save(machine.record, events=machine.events)
+        saved = self._save(record, machine.record, machine.events)
         if saved.deleting and machine.state.over:
             self._store.remove(saved)
             self._specs.forget(saved.uid)
@@ -215,7 +219,7 @@ class ControlPlane:
     def _reconcile_service(self, record: Record) -> None:
         machine = ServiceMachine(record, self._clock.now())
         service.reconcile(machine, self._specs.service(record))
-        saved = self._store.save(machine.record, events=machine.events)
+        saved = self._save(record, machine.record, machine.events)
         if saved.deleting and not machine.placed:
             self._store.remove(saved)
             self._specs.forget(saved.uid)
@@ -237,7 +241,7 @@ class ControlPlane:
             machine.admit(decision, request_of(spec.resources))
         else:
             machine.wait(decision)
-        self._store.save(machine.record, events=machine.events)
+        self._save(record, machine.record, machine.events)
 
 
 def _about(record: Record, report: Report, seen: dict[str, LaunchStatus]) -> LaunchStatus | None:

@@ -168,7 +168,7 @@ class Fleet:
         for name in self.cells:
             self.apply(f"{{kind: Cell, metadata: {{name: {name}}}, spec: {{provider: simulated, nodePools: "
                        "[{name: pool, capacityType: reserved, nodes: 1}]}}")  # fmt: skip
-        self.settle()
+        self.settle(1)
 
     @property
     def cell(self) -> FakeCell:

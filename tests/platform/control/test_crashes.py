@@ -26,12 +26,11 @@ class Killed(BaseException):
 
 
 class DyingStore:
-    """A store whose process dies at its n-th write, just before or just after the write."""
+    """A store whose process dies just before its n-th write, which is just after the one before."""
 
-    def __init__(self, store: Any, at: int, *, after: bool) -> None:
+    def __init__(self, store: Any, at: int) -> None:
         self._store = store
         self._left = at
-        self._after = after
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
@@ -40,12 +39,9 @@ class DyingStore:
 
         def write(*args: Any, **kwargs: Any) -> Any:
             self._left -= 1
-            if self._left == 0 and not self._after:
-                raise Killed
-            result = method(*args, **kwargs)
             if self._left == 0:
                 raise Killed
-            return result
+            return method(*args, **kwargs)
 
         return write
 
@@ -72,8 +68,7 @@ def story(fleet: Any) -> None:
             return
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_control_plane_may_die_at_any_write(make_fleet: Callable[..., Any], after: bool) -> None:
+def test_control_plane_may_die_at_any_write(make_fleet: Callable[..., Any]) -> None:
     """For every write of a whole curriculum: killed there and started again, the story ends the same."""
     at = 0
     while True:
@@ -81,7 +76,7 @@ def test_control_plane_may_die_at_any_write(make_fleet: Callable[..., Any], afte
         fleet = make_fleet()
         fleet.curriculum(stages=("one", "two"))
         fleet.service()
-        fleet.plane = fleet.new_plane(DyingStore(fleet.store, at, after=after))
+        fleet.plane = fleet.new_plane(DyingStore(fleet.store, at))
         try:
             story(fleet)
         except Killed:
@@ -205,7 +200,7 @@ def test_chaos_of_cells_reports_and_restarts(make_fleet: Callable[..., Any]) -> 
         make = staticmethod(type(template))
 
     Seeded.TestCase.settings = settings(
-        max_examples=40,
+        max_examples=25,
         stateful_step_count=25,
         deadline=None,
         suppress_health_check=list(HealthCheck),
