@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
+from helios.cli import cells
 from helios.cli.apply import FilesArgument, apply_all, load
 from helios.cli.client import connect
 from helios.cli.follow import settled
@@ -18,6 +19,7 @@ cell_app = typer.Typer(no_args_is_help=True, help="Cells: the clusters that work
 
 
 def register(app: typer.Typer) -> None:
+    cells.register(cell_app)
     app.add_typer(cell_app, name="cell", rich_help_panel="Fleet")
 
 
