@@ -105,8 +105,7 @@ def _reservation(registration: Registration, cell: Cell) -> Price:
 def _node_group(registration: Registration, cell: Cell) -> Price:
     pool_name = registration.inputs["labels"][POOL_LABEL]
     pool = next((pool for pool in cell.spec.node_pools if pool.name == pool_name), None)
-    # A pool called `system` is told apart by who registered it.
-    if pool is None or (registration.name == f"{cell.metadata.name}-{SYSTEM_POOL}" and "Nodes$" in registration.urn):
+    if pool is None:
         return _machines(SYSTEM_INSTANCE, SYSTEM_NODES, SYSTEM_DISK_GIB, cell)
     count, name = pool.nodes.min, pool.instance_type or ""
     if pool.capacity_type is CapacityType.RESERVED:
