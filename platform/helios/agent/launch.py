@@ -34,6 +34,8 @@ TERM_S = 8.0
 """From SIGTERM to SIGKILL of the job's process group; Ray gives the wrapper 10 s (see `ray_local.head`)."""
 
 _TAIL = 16 * 1024
+_DECORATION = re.compile(r"\x1b\[[0-9;]*m|^\([^()]*pid=[^()]*\) ?", re.MULTILINE)
+"""Colours, and the `(Worker pid=7)` that Ray puts before lines of other processes."""
 _ERROR_LINE = re.compile(r"^(?:[\w.]*(?:Error|Exception|Interrupt)|error|fatal)\b.*", re.IGNORECASE)
 
 
@@ -191,7 +193,8 @@ def ending(returncode: int, folder: JobFolder, output: Output, *, stopped: bool)
 
 def last_error(tail: bytes) -> str:
     """Return the last line that names an error, else the last line with anything in it."""
-    lines = [line.strip() for line in tail.decode(errors="replace").splitlines() if line.strip()]
+    text = _DECORATION.sub("", _DECORATION.sub("", tail.decode(errors="replace")))  # one may hide behind the other
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     named = [line for line in lines if _ERROR_LINE.match(line)]
     return (named or lines or [""])[-1][:1000]
 

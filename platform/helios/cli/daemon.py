@@ -145,7 +145,15 @@ def serve(home: Home, *, port: int) -> None:
         links = {"mlflow": mlflow.url, "ray": address.dashboard if address else "", "home": str(home.root)}
         app = create_app(control, token=home.token(), logs=agents.logs, links=links)
         server = uvicorn.Server(
-            uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", access_log=False, lifespan="off")
+            uvicorn.Config(
+                app,
+                host="127.0.0.1",
+                port=port,
+                log_level="warning",
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=3,  # requests that wait for news would keep it for half a minute
+            )
         )
     except Exception as error:
         startup.fail(error)

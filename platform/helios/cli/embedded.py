@@ -68,7 +68,12 @@ def up(
                 f"HELIOS already runs here, on port {home.ports().get('api')}", hint="`helios down` first to move it"
             )
         assert handle is not None
-        _await_ready(home, handle, deadline=began + timeout)
+        try:
+            _await_ready(home, handle, deadline=began + timeout)
+        except EngineError:
+            if not running:
+                _undo(home)
+            raise
     rows = _components(home)
     say = "HELIOS is already running" if running else f"HELIOS is up after {duration(time.monotonic() - began)}"
     err().print(f"[bold]{say}[/bold]\n")
@@ -272,6 +277,14 @@ def _driver(home: Home, cell: str) -> "RayLocalDriver":
     from helios.adapters.ray_local.driver import RayLocalDriver
 
     return RayLocalDriver(cell=cell, folder=home.cell(cell))
+
+
+def _undo(home: Home) -> None:
+    """After a start that failed leave nothing behind, unless work goes on in what an earlier one had started."""
+    if any(_driver(home, name).running() for name in home.cells()):
+        _daemon(home).stop()
+    else:
+        _end_programs(home, 0.0)
 
 
 def _end_programs(home: Home, grace: float) -> int:

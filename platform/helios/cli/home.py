@@ -53,9 +53,6 @@ class Home:
 
     def cells(self) -> list[str]:
         """Names of the cells that have run here."""
-        return sorted(path.parent.name for path in self.root.glob("cells/*/launches")) or self._started_cells()
-
-    def _started_cells(self) -> list[str]:
         return sorted(path.parent.name for path in self.root.glob("cells/*/ray.json"))
 
     def create(self) -> None:

@@ -223,5 +223,6 @@ def test_python_means_the_cells_interpreter() -> None:
 def test_last_error_prefers_named_errors() -> None:
     """Noise after the error does not hide it; without a named error the last line stands."""
     assert last_error(b"Traceback\nfoo.BarError: no\n[rank0] bye\n") == "foo.BarError: no"
+    assert last_error(b"\x1b[36m(Worker pid=7)\x1b[0m KeyError: 'x'\nbye\n") == "KeyError: 'x'"
     assert last_error(b"one\ntwo\n\n") == "two"
     assert last_error(b"") == ""

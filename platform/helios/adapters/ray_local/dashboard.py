@@ -55,9 +55,10 @@ class Dashboard:
             response = self._call("POST", "/api/jobs/", json=body, accept=(400, 500))
             if response.status_code == 200 or "already exists" in response.text:
                 return
-            if "No available agent" in response.text or "Timed out" in response.text:
-                raise UnavailableError("Ray is still starting and takes no jobs yet")
-            raise EngineError(f"Ray refused the job: {_last_line(response.text)}")
+            why = _last_line(response.text)
+            if response.status_code == 400 or "status code 400" in response.text:
+                raise EngineError(f"Ray refused the job: {why}")
+            raise UnavailableError(f"Ray takes no jobs now: {why}")  # it is still starting, or an agent of it is
 
     def stop_job(self, submission_id: str) -> None:
         with self:

@@ -51,10 +51,10 @@ class RayLocalDriver:
 
     def nodes(self) -> Sequence[NodeObservation]:
         """This machine. Looks after it on the way: restarts Ray where it died, ends what ended jobs left behind."""
-        self.head.tend()
+        answers = self.head.tend()
         for uid, epoch in tuple(self._jobs.untidy):
             self.status(uid, epoch)
-        if not self.head.is_ready():
+        if not answers:
             raise UnavailableError(f"Ray of cell {self.cell} does not answer")
         return (machine.observe(cell=self.cell, pool=self._pool, healthy=True),)
 

@@ -18,8 +18,11 @@ from helios.adapters.ray_local.dashboard import Dashboard
 from helios.errors import EngineError, UnavailableError
 
 OBJECT_STORE_BYTES = 512 * 1024 * 1024
-HUNG_S = 90.0
-"""A Ray whose processes live but which has not answered for this long is ended and started again."""
+HUNG_S = 300.0
+"""A Ray whose processes live but which has not answered for this long is ended and started again: long, because a
+machine that is only busy loses nothing by waiting, and all that runs by a restart."""
+LONGEST_DELAY_S = 60.0
+"""Between restarts of a Ray that does not come up."""
 READY_S = 120.0
 STOP_S = 3.0
 """Ray has nothing to save when it ends; given longer it only takes longer."""
@@ -63,6 +66,8 @@ class RayHead:
         self._program = Program("Ray", folder / "ray.json")
         self._lock = threading.RLock()
         self._silent_since: float | None = None
+        self._not_before = 0.0
+        self._delay = 1.0
 
     @property
     def temp(self) -> Path:
@@ -113,12 +118,10 @@ class RayHead:
     def wait_ready(self, *, timeout_s: float = READY_S) -> None:
         """Wait until Ray takes jobs. Raises `EngineError` with the end of its log where it ended instead."""
         deadline = time.monotonic() + timeout_s
-        while True:
+        while not self.is_ready():
             handle = self._program.handle()
             if handle is None or not handle.is_alive():
                 raise EngineError(f"Ray ended while starting: {self._last_words()}", hint=f"its log is {self.log}")
-            if self.is_ready():
-                return
             if time.monotonic() > deadline:
                 raise EngineError(f"Ray did not answer within {timeout_s:g} s", hint=f"its log is {self.log}")
             time.sleep(0.2)
@@ -131,29 +134,32 @@ class RayHead:
         return True
 
     def is_dead(self) -> bool:
-        """Whether both signals say so: its first process is gone, and its control store refuses connections."""
+        """Whether both signals say so: its first process is gone, and no control store of its own answers."""
         handle, facts = self._program.handle(), self._program.facts()
         if handle is None:
             return True
-        return not handle.is_alive() and not _accepts(int(facts["port"]))
+        if handle.is_alive():
+            return False
+        # After a reboot some other program may have the port: only a process that carries our mark counts.
+        return not _accepts(int(facts["port"])) or not handle.processes()
 
     def tend(self) -> bool:
-        """Restart Ray where it died or hangs; return whether it did. Called every few seconds; quick otherwise."""
+        """Return whether Ray answers; restart it where it died or hangs. Called every few seconds, quick otherwise."""
         with self._lock:
             if self._program.handle() is None:
                 return False
-            if self.is_dead():
-                return self.ensure()
-            if self.is_ready():
-                self._silent_since = None
-                return False
             now = time.monotonic()
-            self._silent_since = self._silent_since or now
-            if now - self._silent_since < HUNG_S:
+            if self.is_dead():
+                if now >= self._not_before:
+                    self._restart(now)
                 return False
-            self._silent_since = None
-            self._program.stop(term_s=STOP_S)
-            return self.ensure()
+            if self.is_ready():
+                self._silent_since, self._delay = None, 1.0
+                return True
+            self._silent_since = self._silent_since or now
+            if now - self._silent_since >= HUNG_S:
+                self._restart(now)
+            return False
 
     def stop(self) -> int:
         """End every process of this Ray; returns how many there were. Raises `EngineError` where one survives."""
@@ -162,6 +168,13 @@ class RayHead:
             self._program.forget()
             shutil.rmtree(self.temp, ignore_errors=True)
             return count
+
+    def _restart(self, now: float) -> None:
+        self._silent_since = None
+        self._not_before = now + self._delay
+        self._delay = min(self._delay * 2, LONGEST_DELAY_S)
+        self._program.stop(term_s=STOP_S)
+        self._start()
 
     def _start(self) -> None:
         token = self._token()
