@@ -181,7 +181,7 @@ def changes(before: View | None, now: View) -> Iterator[str]:
         was = earlier.get(row.name, Row(row.name, "Pending"))
         if _marks(was) != _marks(row):
             yield _line(row)
-    if (before.state if before else "") != now.state:
+    if now.kind == "Curriculum" and (before is None or before.state != now.state):
         said = f" ({now.message})" if now.message else ""
         yield f"{now.kind.lower()} {now.name}: {now.state}{said}"
 

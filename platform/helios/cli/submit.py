@@ -106,7 +106,7 @@ def _started(client: Client, applied: Applied, *, again: bool) -> tuple[str, str
 
 def _why(view: View) -> str:
     failed = next((row for row in view.rows if row.state in {"Failed", "Cancelled"}), None)
-    said = view.message if failed is None else f"{failed.name}: {failed.message or failed.reason}"
+    said = f"{failed.name}: {failed.message or failed.reason}" if failed and view.kind == "Curriculum" else view.message
     return f": {said}" if said else ""
 
 
@@ -121,7 +121,7 @@ def _say_useful(kind: str, name: str, view: View | None = None, *, mlflow: str) 
         running = next((row.name for row in (view.rows if view else ()) if row.state in {"Failed", "Running"}), "")
         stage = f"/{running or (view.rows[-1].name if view and view.rows else 'STAGE')}"
     lines = [
-        (f"helios logs -f {name}{stage}", "its output"),
+        (f"helios logs {'' if view and view.ended else '-f '}{name}{stage}", "its output"),
         (f"helios explain {name}", "what happened, why it waits"),
     ]
     if view is None or not view.ended:

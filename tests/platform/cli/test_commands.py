@@ -79,7 +79,7 @@ def test_failed_stage_exits_6_with_its_reason(cli: Any, up: Any) -> None:
     result = cli("submit", write(CURRICULUM), "-f")
     assert result.code == 6
     assert "no preset is named 'tinny'" in result.err
-    assert "helios logs -f c/two" in result.err
+    assert "helios logs c/two" in result.err
     up.house.cell.failing.clear()
     again = cli("rerun", "c", "--follow")
     assert again.code == 0, again.err
@@ -101,7 +101,7 @@ def test_follow_survives_a_restart_of_the_api(cli: Any, up: Any) -> None:
     result = cli("submit", write(JOB), "--follow")
     restarting.join()
     assert result.code == 0, result.err
-    assert "job j: Succeeded" in result.err
+    assert "j: Succeeded" in result.err
 
 
 def test_submit_of_several_documents(cli: Any, up: Any) -> None:
