@@ -9,6 +9,14 @@ StageName = Literal["t2v", "a2v", "personality", "distill", "rlhf"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 
 
+_SECTIONS: dict[str, tuple[StageName, ...]] = {
+    "personality": ("personality", "distill", "rlhf"),
+    "distill": ("distill",),
+    "rlhf": ("rlhf",),
+}
+"""Stages that read a section; the later ones draw references as the personality stage does."""
+
+
 class Section(BaseModel):
     """A mapping in the YAML; unknown keys are refused."""
 
@@ -52,8 +60,8 @@ class DistillOptions(Section):
 
 
 class RlhfOptions(Section):
-    beta: float = Field(default=20.0, gt=0)
-    """Strength of the tie to the frozen reference model (times the mean squared error over the foreground)."""
+    beta: float = Field(default=500.0, gt=0)
+    """How far one pair may move the model: multiplies differences of mean squared error over the foreground."""
     mse_weight: float = Field(default=1.0, ge=0)
     margin: float = Field(default=0.02, ge=0)
     """Least difference of the two rewards for a pair to count."""
@@ -109,9 +117,9 @@ class StageConfig(Section):
 
     @model_validator(mode="after")
     def _own_sections_only(self) -> Self:
-        for name in ("personality", "distill", "rlhf"):
-            if name in self.model_fields_set and name != self.stage:
-                raise ValueError(f"{name}: belongs to the stage {name}, not to {self.stage}")
+        for name, stages in _SECTIONS.items():
+            if name in self.model_fields_set and self.stage not in stages:
+                raise ValueError(f"{name}: belongs to the stage {stages[0]}, not to {self.stage}")
         return self
 
     def lr_scale(self, step: int) -> float:
