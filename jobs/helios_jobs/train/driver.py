@@ -25,6 +25,7 @@ RAY_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a killed worker, and the end of a run, are noticed this soon
     "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # the cell gives notice by file; saves starting an actor
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it says every line of a worker twice
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }
@@ -70,12 +71,13 @@ def _train(job: JobContext, config: StageConfig, build_objective: BuildObjective
     os.environ.update({name: value for name, value in RAY_SETTINGS.items() if name not in os.environ})
 
     import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
 
     from helios_jobs.curriculum.objective import build_objective as build_stage
     from helios_jobs.train.loop import train_worker
+    from helios_jobs.train.trainer import LeanTrainer
 
-    trainer = TorchTrainer(
+    trainer = LeanTrainer(
         train_worker,  # type: ignore[arg-type]  # Ray's annotation knows no other loop than one that returns None
         train_loop_config={"job": job, "config": config, "build_objective": build_objective or build_stage},
         torch_config=TorchConfig(backend="nccl" if job.gpus else "gloo", timeout_s=600),

@@ -71,10 +71,15 @@ def test_a_killed_worker_costs_no_step_and_the_product_is_the_same(
 
 
 def test_notice_makes_a_checkpoint_and_the_next_epoch_goes_on(
-    job_environ: MakeEnviron, toy_objective: Callable[..., Any], tmp_path: Path, plain_runs: dict[str, Any]
+    job_environ: MakeEnviron,
+    toy_objective: Callable[..., Any],
+    tmp_path: Path,
+    plain_runs: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """notice.json: exit 75 with a checkpoint of that step; a higher epoch resumes there, registers and ends."""
     uri = f"sqlite:///{tmp_path}/mlflow.db"
+    MlflowClient(uri, uri).create_experiment("toy", artifact_location=(tmp_path / "artifacts").as_uri())
     environ = job_environ(
         "noticed",
         {"steps": 30, "zero": 3},
@@ -104,5 +109,6 @@ def test_notice_makes_a_checkpoint_and_the_next_epoch_goes_on(
     steps = [metric.step for metric in client.get_metric_history(child.info.run_id, "loss")]
     assert steps == sorted(set(steps))
     assert steps[-1] == 30
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", uri)
     folder = Path(download_artifacts("models:/avatar-toy@production", tracking_uri=uri))
     assert (folder / "bundle" / "model.safetensors").exists()
