@@ -6,6 +6,8 @@ from helios.ports import LaunchStatus, Phase
 from helios.spec import JobSpec
 from helios.store import seconds
 
+START_DEADLINE_S = 60.0
+
 
 def observe(machine: JobMachine, spec: JobSpec, seen: LaunchStatus) -> None:
     """Take in what a cell says of one launch of this job. Words about another epoch say nothing about this one."""
@@ -28,9 +30,16 @@ def _observe_placed(machine: JobMachine, spec: JobSpec, seen: LaunchStatus) -> N
     elif seen.phase in {Phase.FAILED, Phase.STOPPED}:
         machine.report(seen.progress)
         _over(machine, spec, seen.reason or str(seen.phase), seen.message)
-    elif machine.state is not JobState.ADMITTED and seen.phase is Phase.ABSENT:
-        # `Admitted` and absent is only not started yet.
+    elif seen.phase is Phase.ABSENT:
+        _absent(machine, seen)
+
+
+def _absent(machine: JobMachine, seen: LaunchStatus) -> None:
+    if machine.state is not JobState.ADMITTED:
         machine.lose("EngineLost", seen.message or "its cell does not know the launch any more")
+    elif machine.now - seconds(machine.record.status["admittedAt"]) > START_DEADLINE_S:
+        # Until then it is only not started yet; after that it was started and lost before anybody saw it run.
+        machine.lose("StartLost", f"its cell shows nothing of it {START_DEADLINE_S:.0f} s after its admission")
 
 
 def _alive(machine: JobMachine, seen: LaunchStatus) -> None:

@@ -28,7 +28,7 @@ def place(gang: PendingGang, cell: CellState, nodes: Sequence[FreeNode]) -> Fit 
     refusal = _closed(gang, cell)
     if refusal is not None:
         return refusal
-    capacities = {node.node.name: node.capacity(gang.request, gang.max_workers) for node in nodes}
+    capacities = {node.node.name: node.capacity(gang.request) for node in nodes}
     total = sum(capacities.values())
     if total < gang.min_workers:
         return _too_small(gang, cell, nodes, total)
@@ -80,7 +80,7 @@ def _why(gang: PendingGang, cell: CellState, fits: int, rejected: dict[NodeRejec
     request = gang.request
     if request.accelerators and not any(node.accelerators.get(request.accelerator) for node in cell.nodes):
         return WaitReason.NO_CELL_HAS_ACCELERATOR, f"no node has {request.accelerator}"
-    empty = [node.capacity(request, gang.max_workers) for node in emptied(cell)]
+    empty = [node.capacity(request) for node in emptied(cell)]
     if not any(empty):
         return WaitReason.WORKER_DOES_NOT_FIT, f"no node could hold one worker ({wording(request)}), were it empty"
     if sum(empty) < gang.min_workers:

@@ -10,12 +10,13 @@ from helios.scheduler.snapshot import PendingGang, Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Attributes:
-    position: place in the queue, from 1.
-    ahead: how many gangs are before it.
-    reason: typed; `Admissible` where the next cycle will start it.
-    cells: why each cell refused.
-    unblock: what would let it start, one sentence each; any one of them may be enough.
+    """Where a pending gang stands.
+
+    Attributes:
+        position: place in the queue, from 1.
+        reason: typed; `Admissible` where the next cycle will start it.
+        cells: why each cell refused.
+        unblock: what would let it start, one sentence each; any one of them may be enough.
     """
 
     uid: str
@@ -54,29 +55,21 @@ def _unblock(gang: PendingGang, wait: Wait) -> tuple[str, ...]:
             f"wait until other work of tenant {gang.tenant!r} gives back its {kind}",
         )
     found = {verdict.reason: verdict for verdict in reversed(wait.cells)}
-    return tuple(sentence for reason in WaitReason if reason in found for sentence in _advice(gang, found[reason]))
+    return tuple(_advice(gang, found[reason]) for reason in WaitReason if reason in found)
 
 
-def _advice(gang: PendingGang, verdict: CellVerdict) -> tuple[str, ...]:
-    request = gang.request
-    match verdict.reason:
-        case WaitReason.WAITING_FOR_CAPACITY:
-            return (
-                f"wait until work on cell {verdict.cell} ends: {verdict.fits} of {gang.min_workers} workers fit now",
-            )
-        case WaitReason.CELL_UNKNOWN:
-            return (f"bring the agent of cell {verdict.cell} back into contact",)
-        case WaitReason.CELL_NOT_READY:
-            return (f"make cell {verdict.cell} ready: {verdict.message}",)
-        case WaitReason.GANG_DOES_NOT_FIT:
-            return (f"lower spec.workers.min, or give cell {verdict.cell} more nodes",)
-        case WaitReason.WORKER_DOES_NOT_FIT:
-            return (f"ask for less than {wording(request)} a worker, or add larger nodes to cell {verdict.cell}",)
-        case WaitReason.NO_CELL_HAS_ACCELERATOR:
-            return (
-                f"add a node pool with {request.accelerator} to a cell, or submit without spec.resources.accelerators",
-            )
-        case WaitReason.CELL_NOT_ALLOWED:
-            return (f"let spec.placement.cells name {verdict.cell} too",)
-        case _:
-            return ()
+def _advice(gang: PendingGang, verdict: CellVerdict) -> str:
+    request, cell = gang.request, verdict.cell
+    sentences = {
+        WaitReason.WAITING_FOR_CAPACITY: f"wait until work on cell {cell} ends: "
+        f"{verdict.fits} of {gang.min_workers} workers fit now",
+        WaitReason.CELL_UNKNOWN: f"bring the agent of cell {cell} back into contact",
+        WaitReason.CELL_NOT_READY: f"make cell {cell} ready: {verdict.message}",
+        WaitReason.GANG_DOES_NOT_FIT: f"lower spec.workers.min, or give cell {cell} more nodes",
+        WaitReason.WORKER_DOES_NOT_FIT: f"ask for less than {wording(request)} a worker, "
+        f"or add larger nodes to cell {cell}",
+        WaitReason.NO_CELL_HAS_ACCELERATOR: f"add a node pool with {request.accelerator} to a cell, "
+        "or submit without spec.resources.accelerators",
+        WaitReason.CELL_NOT_ALLOWED: f"let spec.placement.cells name {cell} too",
+    }
+    return sentences[verdict.reason]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from helios.scheduler.decisions import NodeReject
 from helios.scheduler.snapshot import CellState, Node, Request, Snapshot
 
+BOUNDLESS = 1_000_000
+
 
 @dataclass(slots=True)
 class FreeNode:
@@ -40,11 +42,11 @@ class FreeNode:
             return NodeReject.CPUS
         return NodeReject.MEMORY if self.memory < request.memory else None
 
-    def capacity(self, request: Request, at_most: int) -> int:
-        """How many workers fit, `at_most` counted: a request of nothing fits any number of times."""
+    def capacity(self, request: Request) -> int:
+        """How many workers fit; `BOUNDLESS` where the request is of nothing."""
         if self.reject(request) is not None:
             return 0
-        limits = [at_most]
+        limits = [BOUNDLESS]
         if request.millicpus:
             limits.append(self.millicpus // request.millicpus)
         if request.memory:

@@ -58,9 +58,11 @@ class CellState:
 
 @dataclass(frozen=True, slots=True)
 class TenantState:
-    """Attributes:
-    quotas: devices by type that the tenant may hold over all cells. None: no quota was ever set, nothing is limited;
-        a type that is missing from a set quota was granted to nobody, which is 0.
+    """What a tenant may hold.
+
+    Attributes:
+        quotas: devices by type, over all cells. None: no quota was ever set and nothing is limited. A type that is
+            missing where others are set was not granted at all.
     """
 
     name: str
@@ -105,8 +107,10 @@ class RunningGang:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Attributes:
-    now: seconds since the epoch; the scheduler has no other clock.
+    """A fleet and its queue.
+
+    Attributes:
+        now: seconds since the epoch; the scheduler has no other clock.
     """
 
     now: float

@@ -39,7 +39,7 @@ class InlineExecutor(Executor):
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - handed to whoever asks the future
             future.set_exception(error)
         return future
 
@@ -67,7 +67,7 @@ class FakeCell:
 
     def __init__(
         self, name: str = "local", nodes: int = 1, cpus: float = 2, accelerators: dict[str, int] | None = None
-    ):
+    ) -> None:
         self.name = name
         self.nodes = [NodeObservation(f"{name}-{i}", "pool", cpus, 8 << 30, accelerators or {}) for i in range(nodes)]
         self.statuses: dict[Key, LaunchStatus] = {}

@@ -55,6 +55,20 @@ def test_lost_engine_is_confirmed_then_the_job_goes_on_under_the_next_epoch(flee
     assert (status["state"], status["epoch"], status["restarts"]) == ("Running", 2, 1)
 
 
+def test_start_that_was_lost_before_anybody_saw_it_is_made_again(fleet: Any) -> None:
+    """The cell started it and lost it at once; it says absent for ever, and a new epoch gets the job going."""
+    fleet.job()
+    fleet.plane.tick()
+    fleet.cell.step(fleet.plane.gateway, lost=True)
+    fleet.cell.lose_engine()
+    fleet.settle()
+    assert (fleet.state("job"), fleet.cell.starts["job"]) == ("Admitted", 1)
+    fleet.advance(61)
+    fleet.settle()
+    assert fleet.running("job")[1] == 2
+    assert "StartLost" in fleet.reasons("job")
+
+
 def test_exit_that_turns_up_while_recovering_wins(fleet: Any) -> None:
     """The engine forgot the job, but its exit was persisted: it is not run again."""
     fleet.job()
