@@ -8,7 +8,7 @@ registered, and `{"outputs": {...}}` at the end. docs/decisions/0011-plan-by-moc
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import pulumi
@@ -17,28 +17,10 @@ from pulumi.runtime.mocks import MockCallArgs, MockMonitor, MockResourceArgs, Mo
 from helios.spec import Cell, from_json
 from helios_infra.aws import program as aws_program
 from helios_infra.contract import CellContract
+from helios_infra.registration import Registration
 
 PROGRAMS: dict[str, Callable[[Cell], CellContract]] = {"aws": aws_program.deploy}
 _STACK = "pulumi:pulumi:Stack"
-
-
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """A resource as the program registered it; `parent` and `dependencies` are URNs.
-
-    Attributes:
-        custom: False for a component, which is a folder of resources and nothing in the cloud.
-        inputs: as they go to the provider, in its own spelling.
-    """
-
-    urn: str
-    type: str
-    name: str
-    parent: str
-    custom: bool
-    protect: bool
-    dependencies: tuple[str, ...]
-    inputs: dict[str, Any]
 
 
 class Recorder(MockMonitor):

@@ -1,5 +1,6 @@
 """The provisioner of AWS cells: checks, a Pulumi program run against a recording monitor, prices."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from helios.errors import EngineError
 from helios.ports import CellPlan
 from helios.spec import Cell, to_json
 from helios_infra.aws import catalog, prices
-from helios_infra.preview import Registration
+from helios_infra.registration import Registration
 
 _TIMEOUT_S = 120
+_SDK = ("pulumi", "pulumi_aws", "pulumi_kubernetes")
 
 
 def _today() -> date:
@@ -25,6 +27,9 @@ class AwsProvisioner:
     """`helios.ports.Provisioner` for `provider: aws`."""
 
     def __init__(self, *, today: Callable[[], date] = _today) -> None:
+        for package in _SDK:  # found, not imported: only the program's own process pays for them
+            if importlib.util.find_spec(package) is None:
+                raise ModuleNotFoundError(f"No module named {package!r}", name=package)
         self._today = today
 
     def plan(self, cell: Cell, *, on_progress: Callable[[str], None] = lambda _: None) -> CellPlan:

@@ -12,11 +12,10 @@ import yaml
 
 from helios.errors import Problem, SpecError, nearest
 from helios.spec import Cell
+from helios_infra.aws.sizes import SYSTEM_POOL
 
 MAX_ZONES = 6
-SYSTEM_POOL = "system"
-"""Small machines for CoreDNS and KubeRay, which every cell has besides its own pools."""
-_LARGEST_VPC, _SMALLEST_VPC = 16, 24
+_LARGEST_VPC, _SMALLEST_VPC = 16, 22
 
 
 @dataclass(frozen=True, slots=True)

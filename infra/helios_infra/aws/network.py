@@ -24,7 +24,7 @@ def blocks(cidr: str, zones: int) -> tuple[ZoneBlocks, ...]:
     whole = ipaddress.IPv4Network(cidr)
     private = list(whole.subnets(prefixlen_diff=math.ceil(math.log2(zones + 1))))
     rest = private[zones]
-    public = list(rest.subnets(new_prefix=max(min(24, 28), rest.prefixlen + math.ceil(math.log2(zones)))))
+    public = list(rest.subnets(new_prefix=max(24, rest.prefixlen + math.ceil(math.log2(zones)))))
     return tuple(ZoneBlocks(private[index], public[index]) for index in range(zones))
 
 

@@ -6,16 +6,18 @@ import pulumi
 import pulumi_aws as aws
 
 from helios.spec import CapacityType, Cell, NodePool
-from helios_infra.aws.catalog import SYSTEM_POOL, InstanceType, load
+from helios_infra.aws.catalog import InstanceType, load
 from helios_infra.aws.cluster import Cluster, service_role
 from helios_infra.aws.network import Network
+from helios_infra.aws.sizes import (
+    GPU_DISK_GIB,
+    POOL_LABEL,
+    SYSTEM_DISK_GIB,
+    SYSTEM_INSTANCE,
+    SYSTEM_NODES,
+    SYSTEM_POOL,
+)
 
-SYSTEM_INSTANCE = "m7i.large"
-SYSTEM_NODES = 2
-"""Small machines for CoreDNS and KubeRay: GPU nodes are tainted, and too dear for either."""
-GPU_DISK_GIB = 200
-SYSTEM_DISK_GIB = 50
-POOL_LABEL = "helios.dev/pool"
 _NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryPullOnly")
 _EKS_CAPACITY = {
     CapacityType.RESERVED: "ON_DEMAND",  # into the reservation that the launch template targets

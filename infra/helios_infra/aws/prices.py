@@ -7,8 +7,8 @@ from datetime import date
 from helios.ports import PlannedResource
 from helios.spec import CapacityType, Cell, NodePool
 from helios_infra.aws.catalog import load
-from helios_infra.aws.nodes import GPU_DISK_GIB, POOL_LABEL, SYSTEM_DISK_GIB, SYSTEM_INSTANCE, SYSTEM_NODES
-from helios_infra.preview import Registration
+from helios_infra.aws.sizes import GPU_DISK_GIB, POOL_LABEL, SYSTEM_DISK_GIB, SYSTEM_INSTANCE, SYSTEM_NODES
+from helios_infra.registration import Registration
 
 HOURS_A_MONTH = 730
 _BY_USE = {
