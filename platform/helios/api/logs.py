@@ -8,7 +8,7 @@ import anyio
 import anyio.to_thread
 from fastapi import APIRouter, Query, Response
 
-from helios.api.waiting import Wait
+from helios.api.waiting import MAX_INTEGER, Wait
 from helios.store import Record, Store
 
 ENDED = frozenset({"Succeeded", "Failed", "Cancelled"})
@@ -50,8 +50,8 @@ def log_router(store: Store, reader: LogReader) -> APIRouter:
     @router.get("/v1/jobs/{name}/logs", summary="What a job printed", response_class=Response)
     async def logs(
         name: str,
-        epoch: Annotated[int, Query(ge=0, description="Start of the job; 0 means its first.")] = 0,
-        offset: Annotated[int, Query(ge=0, description="Byte in the log of that start.")] = 0,
+        epoch: Annotated[int, Query(ge=0, le=MAX_INTEGER, description="Start of the job; 0 means its first.")] = 0,
+        offset: Annotated[int, Query(ge=0, le=MAX_INTEGER, description="Byte in the log of that start.")] = 0,
         wait: Wait = 0.0,
     ) -> Response:
         def look() -> LogPart:

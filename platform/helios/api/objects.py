@@ -1,11 +1,12 @@
 """Routes of the objects: apply, list, watch, get, delete, explain; and the actions that some kinds have."""
 
+import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Response
 
 from helios.api.views import history
-from helios.api.waiting import Wait, until
+from helios.api.waiting import MAX_INTEGER, Wait, until
 from helios.control import ControlPlane, request_cancel, request_delete, request_redeploy, request_rerun
 from helios.control import apply as admit
 from helios.errors import InputError, Problem, SpecError
@@ -20,7 +21,7 @@ Document = Annotated[dict[str, Any], Body(description="One document, as in YAML.
 Selector = Annotated[str, Query(alias="labelSelector", description="Labels, as in team=avatar,tier=gold.")]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 After = Annotated[str, Query(description="The `next` of the page before.")]
-Revision = Annotated[int | None, Query(ge=0, description="Only what changed after this revision.")]
+Revision = Annotated[int | None, Query(ge=0, le=MAX_INTEGER, description="Only what changed after this revision.")]
 Everything = Annotated[bool, Query(description="Begin a new run; else go on where it failed.")]
 Key = Annotated[str, Header(alias="Idempotency-Key", max_length=200)]
 
@@ -101,6 +102,10 @@ def action_router(store: Store) -> APIRouter:
 
 
 def _checked(body: Object, kind: str, name: str) -> AnyDocument:
+    try:
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:  # JSON can escape half a surrogate pair; nothing could ever print it again
+        raise SpecError([Problem("has text that is not Unicode", value=ascii(error.object[error.start]))]) from error
     document = from_json(body)
     problems = [
         Problem(f"the URL says {wanted!r}", field=field, value=found)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from helios import __version__
-from helios.api.waiting import Wait, until
+from helios.api.waiting import MAX_INTEGER, Wait, until
 from helios.spec import PLURALS
 from helios.store import Event, Store, timestamp
 
@@ -32,7 +32,7 @@ def view_router(store: Store, *, links: Mapping[str, str]) -> APIRouter:
     async def events(
         kind: str | None = None,
         name: str | None = None,
-        after: Annotated[int, Query(ge=0, description="Number of the last event seen.")] = 0,
+        after: Annotated[int, Query(ge=0, le=MAX_INTEGER, description="Number of the last event seen.")] = 0,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 500,
         wait: Wait = 0.0,
     ) -> dict[str, Any]:

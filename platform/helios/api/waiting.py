@@ -16,6 +16,9 @@ MAX_WAITERS = 200
 _SLICE_S = 1.0
 """How long one store wait may hold its thread; bounds how long a server that ends waits for it."""
 
+MAX_INTEGER = 2**63 - 1
+"""What a store's columns can hold; more is nobody's revision, event or offset."""
+
 Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="Seconds to wait for something new.")]
 
 _waiters = anyio.CapacityLimiter(MAX_WAITERS)

@@ -1,5 +1,6 @@
 """Objects over HTTP: applied, listed, watched, explained, deleted; and what is wrong with a document said in full."""
 
+import json
 import threading
 from typing import Any
 
@@ -83,6 +84,28 @@ def test_body_that_is_not_json_is_refused(api: TestClient) -> None:
     """YAML, or half a JSON document, is a 422 and not a defect."""
     answer = api.put("/v1/jobs/j", content=b"kind: Job", headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["code"]) == (422, "Spec")
+
+
+@pytest.mark.parametrize(
+    ("config", "status"),
+    [
+        (r'{"a": "\ud800"}', 422),
+        (r'{"\ud800": 1}', 422),
+        ('{"a": NaN}', 422),
+        ('{"a": 1e999}', 422),
+        ('{"a": 1' + "0" * 5000 + "}", 400),
+        ('{"a":' * 900 + "1" + "}" * 900, 422),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, 400),
+    ],
+)
+def test_json_that_could_not_be_given_back_is_not_taken(api: TestClient, config: str, status: int) -> None:
+    """Half surrogates, not-numbers and bottomless nesting are refused, and cannot break the list for everybody."""
+    whole = json.dumps(document("Job", "j", {"entrypoint": "x", "config": "CONFIG"}))
+    body = whole.replace('"CONFIG"', config)
+    answer = api.put("/v1/jobs/j", content=body.encode(), headers={"Content-Type": "application/json"})
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert api.get("/v1/jobs").json()["items"] == []
 
 
 def test_missing_object_names_the_nearest(api: TestClient, house: Any) -> None:

@@ -104,6 +104,20 @@ def test_follow_survives_a_restart_of_the_api(cli: Any, up: Any) -> None:
     assert "j: Succeeded" in result.err
 
 
+def test_interrupted_follower_leaves_the_work_alone(cli: Any, up: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends the following, not the job; what to type next is said, and the exit code is 130."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("helios.cli.submit.follow", interrupted)
+    result = cli("submit", write(JOB), "--follow")
+    assert result.code == 130
+    assert "goes on without being followed" in result.err
+    assert "helios cancel j" in result.err
+    up.house.until("Job", "j", lambda job: job.state == "Succeeded")
+
+
 def test_submit_of_several_documents(cli: Any, up: Any) -> None:
     """One file, several kinds: each is applied, in the order in which they need each other."""
     team = "apiVersion: helios/v1\nkind: Tenant\nmetadata: {name: research}\nspec: {}\n"
@@ -131,6 +145,7 @@ def test_refused_document_names_file_and_line(cli: Any, up: Any) -> None:
         (JOB.replace("python train.py}", "python train.py, tenant: nobody}"), "no tenant is named 'nobody'"),
         (SERVICE, "no Job or Curriculum"),
         ("", "doc.yaml"),
+        (JOB.replace("avatar", '"\\ud800"'), "doc.yaml"),
     ],
 )
 def test_wrong_documents_exit_2_and_leave_nothing(cli: Any, up: Any, text: str, said: str) -> None:
