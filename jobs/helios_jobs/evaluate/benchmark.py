@@ -41,9 +41,10 @@ class Way:
     reference_latents: int | None = None
 
     def describe(self) -> str:
+        """Steps times passes of the network a step."""
         steps = self.steps or self.pipeline.sampling.steps
         guided = self.guidance or self.pipeline.sampling.guidance
-        return f"{steps} steps x {3 if guided else 1} pass{'es' if guided else ''}"
+        return f"{steps} x {3 if guided else 1}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +205,8 @@ def run_benchmark(
     target = held.targets.frames
     coded = through_codec(contest.product.pipeline.codec, target)
     rows = [
-        measure("ground truth", "rendered", target, held, probes),
-        measure("ground truth through codec", "no model", coded, held, probes),
+        measure("ground truth", "", target, held, probes),
+        measure("ground truth through codec", "", coded, held, probes),
     ]
     _timed(contest.product, held, 0, seed)  # warm up: first calls allocate
     cost, clips = {}, {"ground truth": target}

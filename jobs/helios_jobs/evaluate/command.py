@@ -164,7 +164,7 @@ def _show(report: Report, output: str, console: Console, out: Path) -> None:
         json.dump(report.to_json(), sys.stdout, indent=2)
         sys.stdout.write("\n")
         return
-    wide = console if console.is_terminal else Console(width=180)
+    wide = console if console.is_terminal else Console(width=116)
     wide.print(render(report))
     wide.print(f"{out / 'report.json'}\n{out / 'contact-sheet.png'}", highlight=False)
 

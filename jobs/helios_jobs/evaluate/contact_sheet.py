@@ -21,6 +21,8 @@ _LABEL = 118
 _LEFT = 232
 _PLOT = 84
 _HEADER = 74
+_CAPTIONED = 318
+"""Height of the reference's four frames with six lines of caption below."""
 _PAPER, _INK, _FAINT, _SOUND = (250, 249, 246), (34, 38, 46), (122, 128, 138), (214, 218, 224)
 _CURVES = ((34, 38, 46), (226, 98, 38), (38, 120, 196), (84, 150, 74))
 
@@ -74,7 +76,7 @@ def sheet_size(clips: int, strips: int) -> tuple[int, int]:
 
 
 def _block_height(strips: int) -> int:
-    return 14 + strips * (CELL + _GAP) + _PLOT + 22
+    return 14 + max(strips * (CELL + _GAP) + _PLOT, _CAPTIONED) + 22
 
 
 def _block(sheet: Image.Image, clip: SheetClip, top: int) -> None:

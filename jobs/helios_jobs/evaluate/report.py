@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from rich.box import SIMPLE
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -26,30 +27,30 @@ def render(report: Report) -> RenderableType:
 
 def _figures(report: Report) -> Table:
     table = Table(
-        title=f"Held-out people ({report.split} split, n = {report.n}); mean ± standard error", title_style="bold"
+        title=f"{report.n} held-out people ({report.split} split); mean ± standard error",
+        title_style="bold",
+        box=SIMPLE,
     )
-    for heading in ("", "sampling", "lip-sync", "other sound", "similarity", f"found of {report.rows[0].gallery}"):
-        table.add_column(heading, justify="left" if heading in {"", "sampling"} else "right", no_wrap=True)
-    for heading in ("Fréchet", "motion", "diversity", "s a clip", "CPU s"):
+    table.add_column("", no_wrap=True)
+    sought = f"found\nof {report.rows[0].gallery}"
+    for heading in ("lip-sync", "other\nsound", "similarity", sought, "Fréchet", "motion", "s/clip"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in report.rows:
-        table.add_row(*_cells(row), style="dim" if row.wall is None else "")
+        table.add_row(*_cells(row, report.n), style="dim" if row.wall is None else "")
     return table
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, usual: int) -> list[str]:
+    few = "" if row.similarity.n == usual else f", n = {row.similarity.n}"
     return [
-        f"{row.name} (n = {row.similarity.n})",
-        row.how,
+        f"{row.name} ({row.how}{few})" if row.how else row.name,
         _short(row.lip_sync),
-        _short(row.shuffled),
+        f"{row.shuffled.value:.2f}",
         _short(row.similarity),
         _short(row.retrieval),
         f"{row.frechet:.1f}",
         f"{row.motion.value:.2f}",
-        f"{row.diversity:.2f}",
         "" if row.wall is None else f"{row.wall.value:.2f}",
-        "" if row.cpu is None else f"{row.cpu.value:.2f}",
     ]
 
 
@@ -58,7 +59,7 @@ def _short(figure: Estimate) -> str:
 
 
 def _gates(gates: list[Gate]) -> Table:
-    table = Table(title="Gates", title_style="bold")
+    table = Table(title="Gates", title_style="bold", box=SIMPLE, collapse_padding=True, pad_edge=False)
     table.add_column("promise")
     table.add_column("measured", justify="right")
     table.add_column("goal", justify="right")
@@ -73,21 +74,21 @@ def _notes(report: Report) -> str:
     lines = []
     if report.cost:
         wall, cpu = report.cost["wall"], report.cost["cpu"]
-        lines.append(
-            f"Cost of the student over the guided teacher, same clips in turn (n = {wall.n}): "
-            f"wall {wall.value:.3f} ± {wall.error:.3f}, CPU {cpu.value:.3f} ± {cpu.error:.3f}."
-        )
+        lines += [
+            f"Cost of the student over the guided teacher, same clips in turn (n = {wall.n}):",
+            f"  wall time {wall.value:.3f} ± {wall.error:.3f}, CPU time {cpu.value:.3f} ± {cpu.error:.3f}.",
+        ]
     if report.preference:
         who, sync = report.preference["similarity"], report.preference["lip_sync"]
-        lines.append(
-            f"Preference tuning, after minus before on the same people: similarity {who.value:+.3f} ± {who.error:.3f}, "
-            f"lip-sync {sync.value:+.3f} ± {sync.error:.3f}."
-        )
+        lines += [
+            "Preference tuning, after minus before on the same people:",
+            f"  similarity {who.value:+.3f} ± {who.error:.3f}, lip-sync {sync.value:+.3f} ± {sync.error:.3f}.",
+        ]
     coverage = min(row.coverage for row in report.rows)
-    lines.append(
-        f"Lip-sync judged on {coverage:.0%} of clips (the rest hardly speak). Fréchet: distance to other real clips in "
-        f"frame statistics; ground truth shows its floor. Protocol {report.protocol}, {report.seconds:.0f} s."
-    )
+    lines += [
+        f"Lip-sync judged on {coverage:.0%} of clips (the rest hardly speak). Fréchet: distance to other real clips in",
+        f"frame statistics; ground truth shows its floor. Protocol {report.protocol}, {report.seconds:.0f} s.",
+    ]
     return "\n".join(lines)
 
 
