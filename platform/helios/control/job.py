@@ -7,6 +7,8 @@ from helios.spec import JobSpec
 from helios.store import seconds
 
 START_DEADLINE_S = 60.0
+START_LOST = "StartLost"
+"""A start that left no trace: no failure of the program, so it takes none of its retries."""
 
 
 def observe(machine: JobMachine, spec: JobSpec, seen: LaunchStatus) -> None:
@@ -39,7 +41,7 @@ def _absent(machine: JobMachine, seen: LaunchStatus) -> None:
         machine.lose("EngineLost", seen.message or "its cell does not know the launch any more")
     elif machine.now - seconds(machine.record.status["admittedAt"]) > START_DEADLINE_S:
         # Until then it is only not started yet; after that it was started and lost before anybody saw it run.
-        machine.lose("StartLost", f"its cell shows nothing of it {START_DEADLINE_S:.0f} s after its admission")
+        machine.lose(START_LOST, f"its cell shows nothing of it {START_DEADLINE_S:.0f} s after its admission")
 
 
 def _alive(machine: JobMachine, seen: LaunchStatus) -> None:
@@ -56,6 +58,8 @@ def _over(machine: JobMachine, spec: JobSpec, reason: str, message: str) -> None
     restarts = int(machine.record.status.get("restarts", 0))
     if machine.record.status.get("cancelRequested") or stop.get("reason") == "Cancelled":
         machine.cancel()
+    elif stop.get("reason") == START_LOST:
+        machine.recover(START_LOST, message, counted=False)
     elif stop.get("reason") == "RunTimeout":
         machine.fail("RunTimeout", stop["message"])
     elif reason in status.NEVER_RETRIED:

@@ -90,9 +90,9 @@ class JobMachine(Machine):
         """The cell does not know the launch any more: have it stopped, so that a second look confirms it is gone."""
         self._move(JobState.RECOVERING, reason, message, warning=True, stop={"reason": reason, "message": message})
 
-    def recover(self, reason: str, message: str) -> None:
+    def recover(self, reason: str, message: str, *, counted: bool = True) -> None:
         """The launch is over and the job is not: give back the resources and queue for the next epoch."""
-        restarts = int(self.record.status.get("restarts", 0)) + 1
+        restarts = int(self.record.status.get("restarts", 0)) + counted
         self._move(JobState.RECOVERING, reason, message, warning=True, placement=None, stop=None, restarts=restarts)
 
     def succeed(self, reason: str, message: str, outputs: Mapping[str, str]) -> None:

@@ -1,8 +1,9 @@
 """Versioned records, compare-and-swap, events, waiting for change: the one place where HELIOS remembers.
 
     open_store(path: Path, *, clock: Clock | None = None) -> Store      SQLite; creates the file, checks its version
-    Store (protocol.py)      get, find, records, apply, create, save, request_delete, remove, add_events, events, revision, wait, close
-    Record (records.py)      one object: kind, name, uid, generation, resource_version, labels, annotations, spec, status, ...
+    Store (protocol.py)      get, find, records, apply, create, save, request_delete, remove, add_events, events,
+                             revision, wait, close
+    Record (records.py)      one object: kind, name, uid, generation, resource_version, labels, annotations, spec, ...
     Event                    one line of the append-only log
     Applied                  what `apply` did: .record and .change (`created`, `configured`, `unchanged`)
     SystemClock, timestamp(seconds) -> ISO text, seconds(text) -> float

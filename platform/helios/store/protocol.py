@@ -28,15 +28,17 @@ class Store(Protocol):
         """All records of a kind that carry every given label, by name."""
         ...
 
-    def apply(self, document: AnyDocument, *, idempotency_key: str = "", fresh: bool = False) -> Applied:
+    def apply(self, document: AnyDocument, *, idempotency_key: str = "", replacing: Record | None = None) -> Applied:
         """Create the object, or give it this spec, labels and annotations.
 
         The same content again is `unchanged` and writes nothing. A key seen before answers with the object as it is
-        now and writes nothing, whatever happened since. With `fresh`, a changed spec starts a new object (new uid,
-        empty status) in the place of the old one.
+        now and writes nothing, whatever happened since. With `replacing`, a new object (new uid, empty status) takes
+        the place of that version of the old one.
 
         Raises:
-            ConflictError: the key came with other content before, or the object is being deleted.
+            ConflictError: the key came with other content before, the object is being deleted, or `replacing` is not
+                its present version.
+            NotFoundError: the key was used, and what it made is gone.
         """
         ...
 

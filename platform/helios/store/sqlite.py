@@ -34,6 +34,7 @@ class SqliteStore:
         self._clock = clock
         self._write_lock = threading.Lock()
         self._changed = threading.Condition()
+        self._written = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         self._engine = _engine(path)
         try:
@@ -52,13 +53,16 @@ class SqliteStore:
     def wait(self, after_revision: int, timeout: float) -> int:
         deadline = time.monotonic() + timeout
         while True:
+            # The file is asked for what other processes wrote; what this one wrote is known without asking, so that
+            # many who wait do not all read at every write.
+            revision = self.revision()
             with self._changed:
-                # Read under the condition: a write between reading and sleeping would otherwise be missed.
-                revision = self.revision()
                 remaining = deadline - time.monotonic()
-                if revision > after_revision or remaining <= 0:
-                    return revision
-                self._changed.wait(min(remaining, OTHER_PROCESS_POLL_S))
+                if max(revision, self._written) > after_revision or remaining <= 0:
+                    return max(revision, self._written)
+                pause = min(remaining, OTHER_PROCESS_POLL_S)
+                if self._changed.wait_for(lambda: self._written > after_revision, pause):
+                    return self._written
 
     def find(self, kind: str, name: str) -> Record | None:
         with self._engine.begin() as connection:
@@ -74,7 +78,7 @@ class SqliteStore:
             found = [_record(row) for row in connection.execute(query)]
         return tuple(record for record in found if (labels or {}).items() <= record.labels.items())
 
-    def apply(self, document: AnyDocument, *, idempotency_key: str = "", fresh: bool = False) -> Applied:
+    def apply(self, document: AnyDocument, *, idempotency_key: str = "", replacing: Record | None = None) -> Applied:
         wanted = _wanted(document)
         digest = hashlib.sha256(
             json.dumps(
@@ -88,7 +92,7 @@ class SqliteStore:
                     return Applied(repeated, Change.UNCHANGED)
                 row = {"key": idempotency_key, "digest": digest, "kind": wanted.kind, "name": wanted.name}
                 connection.execute(schema.idempotency_keys.insert().values(**row, created_at=self._clock.now()))
-            return self._apply(connection, wanted, fresh=fresh)
+            return self._apply(connection, wanted, replacing)
 
     def create(self, record: Record, *, events: Iterable[Event] = ()) -> Record:
         with self._write() as connection:
@@ -144,7 +148,9 @@ class SqliteStore:
         with self._write_lock, self._engine.connect().execution_options(helios_write=True) as connection:
             with connection.begin():
                 yield connection
+                revision = _revision(connection)
             with self._changed:
+                self._written = revision
                 self._changed.notify_all()
 
     def _prepare(self, path: Path) -> None:
@@ -160,7 +166,7 @@ class SqliteStore:
                     hint="use the HELIOS version that wrote it, or start with an empty state folder",
                 )
 
-    def _apply(self, connection: sa.Connection, wanted: Record, *, fresh: bool) -> Applied:
+    def _apply(self, connection: sa.Connection, wanted: Record, replacing: Record | None) -> Applied:
         current = _find(connection, wanted.kind, wanted.name)
         if current is None:
             return Applied(self._insert(connection, wanted, ()), Change.CREATED)
@@ -168,7 +174,8 @@ class SqliteStore:
             raise ConflictError(
                 f"{current.kind} {current.name!r} is being deleted", hint="wait until it is gone, or use another name"
             )
-        if fresh and current.spec != wanted.spec:
+        if replacing is not None:
+            _same_version(connection, replacing)
             connection.execute(_by_name(schema.records.delete(), current))
             return Applied(self._insert(connection, wanted, ()), Change.CREATED)
         target = replace(current, spec=wanted.spec, labels=wanted.labels, annotations=wanted.annotations)

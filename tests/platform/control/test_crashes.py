@@ -204,7 +204,7 @@ def test_chaos_of_cells_reports_and_restarts(make_fleet: Callable[..., Any]) -> 
         make: Any = staticmethod(type(template))
 
     Seeded.TestCase.settings = settings(
-        max_examples=12,
+        max_examples=30,
         stateful_step_count=25,
         deadline=None,
         suppress_health_check=list(HealthCheck),

@@ -67,6 +67,7 @@ def test_start_that_was_lost_before_anybody_saw_it_is_made_again(fleet: Any) -> 
     fleet.settle()
     assert fleet.running("job")[1] == 2
     assert "StartLost" in fleet.reasons("job")
+    assert fleet.status("job")["restarts"] == 0
 
 
 def test_exit_that_turns_up_while_recovering_wins(fleet: Any) -> None:

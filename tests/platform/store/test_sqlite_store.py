@@ -134,7 +134,7 @@ def test_deletion_waits_for_finalizers(store: Store) -> None:
 def test_name_that_nothing_has_is_answered_with_the_nearest(store: Store) -> None:
     """`get` of a typo says what was probably meant."""
     store.apply(job("training"))
-    with pytest.raises(NotFoundError, match="no job is named 'trainign'.*'training'"):
+    with pytest.raises(NotFoundError, match=r"no job is named 'trainign'.*'training'"):
         store.get("Job", "trainign")
 
 
