@@ -116,10 +116,8 @@ def _mlflow(client: Client) -> str:
 
 
 def _say_useful(kind: str, name: str, view: View | None = None, *, mlflow: str) -> None:
-    stage = ""
-    if kind == "Curriculum":
-        running = next((row.name for row in (view.rows if view else ()) if row.state in {"Failed", "Running"}), "")
-        stage = f"/{running or (view.rows[-1].name if view and view.rows else 'STAGE')}"
+    of_interest = [row.name for row in (view.rows if view and kind == "Curriculum" else ()) if row.state != "Succeeded"]
+    stage = f"/{of_interest[0]}" if of_interest else ""
     lines = [
         (f"helios logs {'' if view and view.ended else '-f '}{name}{stage}", "its output"),
         (f"helios explain {name}", "what happened, why it waits"),
