@@ -103,6 +103,8 @@ class StageConfig(Section):
     """sigma = shift(sigmoid(N(mean, std)))."""
     shift: float = Field(default=2.0, gt=0)
     """k of s' = k s / (1 + (k - 1) s), for training and sampling."""
+    background_weight: float = Field(default=0.3, ge=0, le=1)
+    """Weight of the background in flow matching, the person being 1: its pattern cannot be known from any condition."""
     text_drop: float = Field(default=0.15, ge=0, le=1)
     """Share of samples without their caption; guidance needs the unconditional prediction."""
     audio_drop: float = Field(default=0.1, ge=0, le=1)

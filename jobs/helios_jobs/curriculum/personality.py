@@ -15,7 +15,7 @@ from helios_model.pipeline import Sampling
 
 _LATER_SAME_SCENE = 0.2
 _SAME_SCENE_SILENT = 0.6
-_WHOLE_CAPTION = 0.3
+_WHOLE_CAPTION = 0.1
 
 
 class Personality(Stage):

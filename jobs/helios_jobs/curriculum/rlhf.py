@@ -50,13 +50,12 @@ class PreferenceTuning(Personality):
         rows = torch.randint(len(self.pairs["people"]), (self.config.batch,), generator=own)
         pair = {name: tensor[rows] for name, tensor in self.pairs.items()}
         given = self._condition(pair["people"], pair["places"])
-        real = self.noisy(given.pop("clean"), own)
+        real, mask = self.noisy(given.pop("clean"), own), given.pop("mask")
         clean = torch.cat([pair["winner"].float(), pair["loser"].float(), real["clean"]])
         batch = {name: _times(tensor, 3) for name, tensor in given.items()}
         batch |= {"noise": _times(real["noise"], 3), "sigma": _times(real["sigma"], 3), "clean": clean}
         batch["reference"] = _times(self._references(pair["people"], self.sampling.reference_latents, own), 3)
-        mask = self.bank.mask[pair["people"], pair["places"], : clean.shape[2]].float()
-        return batch | {"mask": mask.unsqueeze(1), "gap": pair["gap"]}
+        return batch | {"mask": mask, "gap": pair["gap"]}
 
     def loss(self, module: nn.Module, batch: Batch, step: int) -> LossOutput:  # noqa: ARG002  # the Protocol's shape
         target = batch["noise"] - batch["clean"]

@@ -58,7 +58,7 @@ class Stage:
         raise NotImplementedError
 
     def loss(self, module: nn.Module, batch: Batch, step: int) -> LossOutput:  # noqa: ARG002  # the Protocol's shape
-        return flow_matching_loss(module, batch)
+        return flow_matching_loss(module, batch, self.config.background_weight)
 
     def export(self, state_dict: Mapping[str, Tensor], folder: Path) -> None:
         model = VideoRefDiT(preset(self.config.preset))
@@ -104,7 +104,8 @@ class Stage:
         audio = self.bank.audio[people, places].float()
         start = 1 + PREFIX_FRAMES if prefix else 0
         stop = latents.shape[2] if prefix else FIRST_LATENTS
-        batch = {"clean": latents[:, :, start:stop], "audio": audio[:, :stop]}
+        mask = self.bank.mask[people, places, start:stop].float().unsqueeze(1)
+        batch = {"clean": latents[:, :, start:stop], "audio": audio[:, :stop], "mask": mask}
         if prefix:
             batch |= {"prefix": latents[:, :, 1:start], "audio": audio[:, 1:stop]}
         if prefix or image:
@@ -141,12 +142,18 @@ class Stage:
         return parent.model
 
 
-def flow_matching_loss(module: nn.Module, batch: Batch) -> LossOutput:
-    """Mean squared error of the velocity `eps - x0` (TAVR eq. 6)."""
-    velocity = predict(module, batch)
-    error = (velocity - (batch["noise"] - batch["clean"])).square()
-    loss = error.mean()
-    return LossOutput(loss, {"flow_matching": float(loss.detach())}, count_tokens(batch))
+def flow_matching_loss(module: nn.Module, batch: Batch, background: float) -> LossOutput:
+    """Mean squared error of the velocity `eps - x0` (TAVR eq. 6), the person's latents weighted more than the rest."""
+    error = (predict(module, batch) - (batch["noise"] - batch["clean"])).square()
+    loss = weighted_mean(error, batch["mask"], background)
+    metrics = {"loss": float(loss.detach()), "flow_matching": float(error.detach().mean())}
+    return LossOutput(loss, metrics, count_tokens(batch))
+
+
+def weighted_mean(error_BCTHW: Tensor, mask_B1THW: Tensor, background: float) -> Tensor:
+    """Mean in which a latent weighs `background` where it shows none of the person and 1 where only the person."""
+    weight = background + (1 - background) * mask_B1THW
+    return (error_BCTHW * weight).mean() / weight.mean()
 
 
 def predict(module: nn.Module, batch: Batch) -> Tensor:
