@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -20,9 +21,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from helios.errors import NoSpaceError, NotFoundError
+
+log = logging.getLogger(__name__)
 
 
 class VideoStatus(StrEnum):
@@ -216,6 +219,8 @@ class Records:
                 yield self.video(folder.name)
             except NotFoundError:  # deleted while the folder was listed
                 continue
+            except ValidationError:  # a damaged disk; one lost video must not take the others with it
+                log.exception("the record of %s cannot be read and is left out", folder.name)
 
 
 def new_id(kind: str) -> str:

@@ -267,8 +267,8 @@ class VideoService:
             self._generate(request, state)
         except (_GoneError, NotFoundError, FileNotFoundError):
             log.info("video %s was deleted or put back", video_id)
-        except OSError:
-            log.exception("the state of video %s cannot be written; the next replica tries again", video_id)
+        except (OSError, ValueError):
+            log.exception("the state of video %s cannot be read or written; the next replica tries again", video_id)
         finally:
             self._unfinished.discard(video_id)
 

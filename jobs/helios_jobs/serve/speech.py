@@ -38,10 +38,10 @@ def speak(text: str, voice: str, path: Path) -> None:
 
 @functools.cache
 def voices(program: str) -> frozenset[str]:
-    """Languages and voice names `program` (the path of espeak-ng) knows."""
+    """Languages (`en-us`, and `en` for the program's choice among them) and voice names `program` knows."""
     lines = _run(["--voices"], "", program=program).splitlines()[1:]
     columns = [line.split() for line in lines]
-    return frozenset(name for row in columns if len(row) > 3 for name in (row[1], row[3]))
+    return frozenset(name for row in columns if len(row) > 3 for name in (row[1], row[1].partition("-")[0], row[3]))
 
 
 def _program() -> str:

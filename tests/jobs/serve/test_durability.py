@@ -144,6 +144,18 @@ def test_video_in_work_when_a_replica_dies_is_made_again(make_service: MakeServi
     assert left == {service.records.incoming.name, next_one.records.incoming.name}  # those of the living stay
 
 
+def test_damaged_record_takes_no_other_video_with_it(make_service: MakeService, tmp_path: Path) -> None:
+    """A record that a broken disk has emptied is left out, and what is behind it is made."""
+    service = make_service()
+    damaged, whole = (service.accept(_draft(service)).id for _ in range(2))
+    (tmp_path / "job" / "videos" / damaged / "status.json").write_text("")
+    next_one = make_service()
+    next_one.start()
+    assert _wait(next_one, whole).status is VideoStatus.COMPLETED
+    assert [request.id for request, _ in next_one.records.videos()] == [whole]
+    next_one.stop()
+
+
 def test_two_replicas_never_work_on_the_same_folder(make_service: MakeService, pipeline: AvatarPipeline) -> None:
     """During a roll-over the new replica takes requests in and starts on them when the old one lets go."""
     gated = GatedPipeline(pipeline)

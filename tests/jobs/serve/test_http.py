@@ -100,9 +100,12 @@ def test_idempotency_key_makes_one_video(client: TestClient, consent: str, clip:
 
 
 @pytest.mark.skipif(shutil.which(speech.PROGRAM) is None, reason="espeak-ng is not installed")
-def test_text_is_spoken(client: TestClient, consent: str, clip: bytes, finished: Finished) -> None:
-    """Text and a voice give a video as long as espeak-ng speaks."""
-    made = finished(client, _post(client, consent, clip, None, text="Good morning.", voice="en-us").json()["id"])
+@pytest.mark.parametrize("voice", [{}, {"voice": "en-us"}, {"voice": "de"}])
+def test_text_is_spoken(
+    client: TestClient, consent: str, clip: bytes, finished: Finished, voice: dict[str, str]
+) -> None:
+    """Text gives a video as long as espeak-ng speaks, in its own English or the voice that is named."""
+    made = finished(client, _post(client, consent, clip, None, text="Good morning.", **voice).json()["id"])
     assert made["status"] == "completed"
     assert 0.5 < made["seconds"] < 3
 

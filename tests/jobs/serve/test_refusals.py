@@ -1,6 +1,8 @@
 """What the endpoint refuses: each with its status, its code and the one envelope, and nothing left behind."""
 
 import asyncio
+import errno
+import re
 import shutil
 import socket
 import threading
@@ -13,11 +15,12 @@ import pytest
 import uvicorn
 from fastapi.testclient import TestClient
 
-from helios_jobs.serve import speech
+from helios_jobs.serve import http, speech
 from helios_jobs.serve.http import create_app
 from helios_jobs.serve.service import VideoService
 
 Make = Callable[..., bytes]
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "videos-api.md"
 
 
 def _left_behind(tmp_path: Path) -> list[str]:
@@ -125,6 +128,32 @@ def test_bad_request_is_refused_with_a_reason(
     answer = client.post("/v1/videos", files=files or None, data=data)
     _assert_envelope(answer, status, code, param)
     assert _left_behind(tmp_path) == []
+
+
+def test_full_disk_is_a_507_and_leaves_nothing(
+    client: TestClient, consent: str, clip: bytes, sound: bytes, tmp_path: Path, *, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the request cannot be stored, the caller hears of it and no half of it stays."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("helios_jobs.serve.records.np.save", full)
+    files = {"video_reference": clip, "audio_reference": sound}
+    answer = client.post("/v1/videos", files=files, data={"consent_id": consent})
+    _assert_envelope(answer, 507, "no_space", None)
+    assert _left_behind(tmp_path) == []
+
+
+def test_every_code_a_client_may_meet_is_documented() -> None:
+    """The reference page has each code that the service's source can answer with."""
+    if not PAGE.exists():
+        pytest.skip("docs/ is part of the checkout, not of an installed wheel")
+    documented = set(re.findall(r"^\| `(\w+)` \|", PAGE.read_text(), flags=re.MULTILINE))
+    source = "".join(path.read_text() for path in Path(str(http.__file__)).parent.glob("*.py"))
+    used = set(re.findall(r'reason="(\w+)"', source)) | set(re.findall(r'_(?:check_length|fail)\(.*"(\w+)"', source))
+    derived = {"not_found", "method_not_allowed", "request_too_large", "invalid_request", "internal_error", "forbidden"}
+    assert used | derived <= documented
 
 
 def test_nearest_names_are_offered(client: TestClient, consent: str, clip: bytes) -> None:
