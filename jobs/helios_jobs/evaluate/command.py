@@ -1,6 +1,7 @@
 """`python -m helios_jobs.evaluate`: on the command line with a bundle's folder, or as a HELIOS job with its config."""
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -19,7 +20,7 @@ from helios_jobs.evaluate.config import EvaluateConfig
 from helios_jobs.evaluate.heldout import held_out
 from helios_jobs.evaluate.probes import load_probes
 from helios_jobs.evaluate.report import metrics_of, render, write_report
-from helios_jobs.train.progress import INVALID_CONFIG, Progress, explain, write_result
+from helios_jobs.train.progress import INVALID_CONFIG, NO_SPACE, Progress, explain, write_result
 from helios_model.pipeline import AvatarPipeline, BundleError
 
 QUICK_TEACHER_CLIPS = 8
@@ -141,8 +142,13 @@ def _as_job(given: argparse.Namespace, environ: Mapping[str, str], console: Cons
     except HeliosError as error:
         write_result(job_dir, reason=error.code, message=explain(error))
         raise
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        console.print("[red]error:[/] no space left to write the report", highlight=False)
+        return NO_SPACE
     _show(report, given.output, console, out)
-    run_id = _track(report, out, environ)
+    run_id = _track(report, out, environ, console)
     met = sum(gate.met is True for gate in report.gates)
     write_result(
         job_dir,
@@ -169,18 +175,26 @@ def _show(report: Report, output: str, console: Console, out: Path) -> None:
     wide.print(f"{out / 'report.json'}\n{out / 'contact-sheet.png'}", highlight=False)
 
 
-def _track(report: Report, out: Path, environ: Mapping[str, str]) -> str:
-    """Log the figures and files as a run of their own; returns its id, or nothing where there is no tracker."""
+def _track(report: Report, out: Path, environ: Mapping[str, str], console: Console) -> str:
+    """Log the figures and files as a run of their own; returns its id, or nothing where no tracker answers.
+
+    The report stands without the tracker, so an outage is said and not fatal.
+    """
     if not environ.get("MLFLOW_TRACKING_URI"):
         return ""
     import mlflow
 
-    mlflow.set_experiment("evaluation")
-    with mlflow.start_run(run_name=environ.get("HELIOS_JOB", "evaluate")) as run:
-        mlflow.log_params({"model": report.model, "n": report.n, "split": report.split, "protocol": report.protocol})
-        mlflow.log_metrics(metrics_of(report))
-        mlflow.log_artifacts(str(out))
-        return str(run.info.run_id)
+    about = {"model": report.model, "n": report.n, "split": report.split, "protocol": report.protocol}
+    try:
+        mlflow.set_experiment("evaluation")
+        with mlflow.start_run(run_name=environ.get("HELIOS_JOB", "evaluate")) as run:
+            mlflow.log_params(about)
+            mlflow.log_metrics(metrics_of(report))
+            mlflow.log_artifacts(str(out))
+            return str(run.info.run_id)
+    except mlflow.exceptions.MlflowException as error:
+        console.print(f"[yellow]warning:[/] not tracked: {escape(str(error))}", highlight=False, soft_wrap=True)
+        return ""
 
 
 def _problems(error: ValidationError) -> str:

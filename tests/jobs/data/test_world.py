@@ -14,9 +14,11 @@ from helios_jobs.data.world import (
     Clip,
     caption,
     identity,
+    mouth_curve,
     render_clip,
     render_clips,
     scene,
+    synthesise,
 )
 
 DIGEST = """
@@ -119,6 +121,16 @@ def test_the_mouth_on_the_picture_opens_with_the_curve() -> None:
     opened = clip.mouth[:, 0]
     wide, closed = clip.frames[opened > np.quantile(opened, 0.85)], clip.frames[opened < np.quantile(opened, 0.15)]
     assert np.abs(wide.mean(0) - closed.mean(0))[38:56, 20:44].max() > 40
+
+
+def test_given_speech_drives_the_mouth() -> None:
+    """Any recording can be spoken: it is brought to level, padded with silence, and its curve is the clip's."""
+    sound = np.asarray(synthesise(80 * 640, seed=9) / 20, np.float32)
+    clip = render_clip(identity("test", 0), scene("test", 0, 0), frames=100, seed=0, speech=sound)
+    assert clip.audio.shape == (64_000,)
+    np.testing.assert_array_equal(clip.mouth, mouth_curve(clip.audio))
+    assert clip.mouth[:80, 0].max() > 0.5
+    assert clip.mouth[84:].max() == 0
 
 
 def test_one_reference_frame_is_incomplete_and_more_frames_complete_it() -> None:

@@ -10,7 +10,7 @@ from helios_model.codec import PatchCodec
 
 @pytest.fixture(scope="session")
 def probe_clips() -> Clips:
-    return render_people("metric", 130)
+    return render_people("metric", 100)
 
 
 @pytest.fixture(scope="session")

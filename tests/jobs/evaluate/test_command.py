@@ -90,6 +90,23 @@ def test_a_bad_config_is_never_retried(
     assert json.loads((tmp_path / "result.json").read_text())["reason"] == "InvalidConfig"
 
 
+def test_an_unreachable_tracker_does_not_lose_the_report(
+    bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without MLflow the job still completes with its report, and says that it was not tracked."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    (tmp_path / "config.json").write_text(json.dumps({"model": str(bundles / "personality"), "n": 2}))
+    environ = {
+        "HELIOS_CONFIG": str(tmp_path / "config.json"),
+        "HELIOS_JOB_DIR": str(tmp_path),
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+    }
+    assert main([], environ) == 0
+    assert "not tracked" in capsys.readouterr().out
+    assert json.loads((tmp_path / "result.json").read_text())["outputs"]["run_id"] == ""
+
+
 def test_a_folder_without_a_bundle_is_an_input_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An empty folder exits with 2 and one sentence, no traceback."""
     assert main(["--bundle", str(tmp_path), "--out", str(tmp_path / "out")], {}) == 2
