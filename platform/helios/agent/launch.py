@@ -30,8 +30,8 @@ OK, NO_SPACE, INVALID, PREEMPTED = 0, 28, 64, 75
 REASONS = {OK: "Completed", NO_SPACE: "NoSpace", INVALID: "InvalidConfig", PREEMPTED: "Preempted"}
 DRAIN_S = 2.0
 """How long output of orphans is still read after the job's own process has ended."""
-TERM_S = 8.0
-"""From SIGTERM to SIGKILL of the job's process group; Ray gives the wrapper 10 s (see `ray_local.head`)."""
+TERM_S = 5.0
+"""From SIGTERM to SIGKILL of the job's process group; Ray gives the wrapper 15 s (see `ray_local.head`)."""
 
 _TAIL = 16 * 1024
 _DECORATION = re.compile(r"\x1b\[[0-9;]*m|^\([^()]*pid=[^()]*\) ?", re.MULTILINE)

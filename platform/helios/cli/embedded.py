@@ -311,7 +311,7 @@ def _stop_work(driver: "RayLocalDriver", grace: float) -> None:
         extra = f" (up to {grace:g} s for a checkpoint)" if start.kind == "Job" else ""
         err().print(f"stopping {start.kind.lower()} {escape(start.name)}{extra}")
         driver.stop(start.uid, start.epoch, grace_s=grace)
-    deadline = time.monotonic() + grace + 20.0
+    deadline = time.monotonic() + grace + 40.0
     while waiting and time.monotonic() < deadline:
         for start in waiting:
             driver.status(start.uid, start.epoch)

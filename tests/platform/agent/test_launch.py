@@ -226,3 +226,21 @@ def test_last_error_prefers_named_errors() -> None:
     assert last_error(b"\x1b[36m(Worker pid=7)\x1b[0m KeyError: 'x'\nbye\n") == "KeyError: 'x'"
     assert last_error(b"one\ntwo\n\n") == "two"
     assert last_error(b"") == ""
+
+
+def test_stubborn_program_is_killed_and_its_exit_kept(wrapper: Wrapper, tmp_path: Path) -> None:
+    """A program that ignores SIGTERM gets SIGKILL while the wrapper still has time to write down how it ended."""
+    job = wrapper(
+        """
+        import signal, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print("ready", flush=True)
+        while True:
+            time.sleep(1)
+        """
+    )
+    until(lambda: b"ready" in (tmp_path / "log.txt").read_bytes() if (tmp_path / "log.txt").exists() else False)
+    job.terminate()
+    job.communicate(timeout=20)
+    record = exit_of(tmp_path)
+    assert (record["code"], record["reason"]) == (137, "Stopped")

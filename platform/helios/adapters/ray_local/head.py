@@ -189,7 +189,7 @@ class RayHead:
         command += ["--num-cpus", str(self.cpus), "--object-store-memory", str(OBJECT_STORE_BYTES)]
         command += ["--dashboard-host", "127.0.0.1", "--include-dashboard", "true", "--temp-dir", str(self.temp / "r")]
         command += ["--min-worker-port", "0", "--max-worker-port", "0", "--disable-usage-stats"]
-        command += ["--include-log-monitor", "false", "--no-monitor"]
+        command += ["--no-monitor"]  # that is Ray's autoscaler
         facts = {name: str(port) for name, port in ports.items()}
         facts["dashboard"] = f"http://127.0.0.1:{ports['dashboard-port']}"
         self._program.start(command, log=self.log, env=self._environment(), facts=facts, drop_env=_FOREIGN)
@@ -202,7 +202,7 @@ class RayHead:
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ROTATION_MAX_BYTES": str(16 * 1024 * 1024),
             "RAY_ROTATION_BACKUP_COUNT": "2",
-            "RAY_JOB_STOP_WAIT_TIME_S": "10",
+            "RAY_JOB_STOP_WAIT_TIME_S": "15",
             "RAY_DISABLE_IMPORT_WARNING": "1",
             "SPT_NOENV": "1",  # Ray's renamed processes keep their environment, and with it the mark they are found by
         }

@@ -16,8 +16,8 @@ from helios.errors import UnavailableError
 from helios.ports import LaunchStatus, Phase
 from helios.spec import JobSpec
 
-KILL_AFTER_S = 15.0
-"""From Ray's own stop (SIGTERM, 10 s, SIGKILL) to ours."""
+KILL_AFTER_S = 20.0
+"""From Ray's own stop (SIGTERM, 15 s, SIGKILL) to ours."""
 TIDY_S = 5.0
 _NEVER_RETRIED = {64: "InvalidConfig", 28: "NoSpace"}
 
@@ -78,6 +78,9 @@ class Jobs:
         if not start.instance:
             return self._unsubmitted(entry, start)
         start = self._press(entry, start)
+        return start.last_status() or self._ask_ray(entry, start)
+
+    def _ask_ray(self, entry: Entry, start: Start) -> LaunchStatus:
         address = self._head.address()
         if address is None or address.instance != start.instance:
             return self._engine_lost(entry, start)
@@ -145,6 +148,8 @@ class Jobs:
             return entry.save(replace(start, stop=replace(start.stop, told_at=now)))
         if now > start.stop.told_at + KILL_AFTER_S:
             self._sweep(start)
+            killed = start.status(Phase.STOPPED, "Stopped", "killed: it did not leave when it was told to stop")
+            start = entry.save(start.ended(self._exit(start) or killed))
         return start
 
     def _end(self, entry: Entry, start: Start, otherwise: LaunchStatus) -> None:
