@@ -53,7 +53,8 @@ class PersonalityOptions(Section):
 class DistillOptions(Section):
     guided: float = Field(default=0.5, ge=0, le=1)
     """Share of the steps in phase (a), guidance distillation; the rest is phase (b), the few-step student."""
-    text_guidance: float = Field(default=1.5, ge=0)
+    text_guidance: float = Field(default=1.0, ge=0)
+    """Above 1 the scene of the prompt pushes against the person of the reference."""
     audio_guidance: float = Field(default=2.0, ge=0)
     student_steps: int = Field(default=4, ge=1)
     """Denoising steps of the exported student."""

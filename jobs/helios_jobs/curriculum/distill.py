@@ -19,7 +19,7 @@ from helios_jobs.curriculum.personality import Personality
 from helios_jobs.curriculum.stage import count_tokens, predict
 from helios_model.dit import VideoRefDiT
 from helios_model.pipeline import Sampling
-from helios_model.sampler import Conditions, Guidance, guided_velocity, schedule
+from helios_model.sampler import Conditions, guided_velocity, schedule
 
 _HALVES = 2
 
@@ -31,7 +31,6 @@ class Distillation(Personality):
         self.sampling = Sampling(
             steps=options.student_steps, shift=config.shift, reference_latents=self.sampling.reference_latents
         )
-        self.guidance = Guidance(text=options.text_guidance, audio=options.audio_guidance)
         self.levels = torch.tensor(schedule(options.student_steps, config.shift), dtype=torch.float32)
         self.teacher: VideoRefDiT
 

@@ -12,6 +12,7 @@ from helios_jobs.curriculum.config import StageConfig
 from helios_jobs.curriculum.objective import Batch
 from helios_jobs.curriculum.stage import Stage
 from helios_model.pipeline import Sampling
+from helios_model.sampler import Guidance
 
 _LATER_SAME_SCENE = 0.2
 _SAME_SCENE_SILENT = 0.6
@@ -21,7 +22,10 @@ _WHOLE_CAPTION = 0.1
 class Personality(Stage):
     def __init__(self, config: StageConfig) -> None:
         super().__init__(config)
-        self.sampling = Sampling(shift=config.shift, reference_latents=max(config.personality.reference_latents))
+        self.guidance = Guidance(text=config.distill.text_guidance, audio=config.distill.audio_guidance)
+        self.sampling = Sampling(
+            shift=config.shift, guidance=self.guidance, reference_latents=max(config.personality.reference_latents)
+        )
 
     def batch(self, step: int) -> Batch:
         return self.reference_batch(step, self.draws(step, shared=True), self.draws(step))
