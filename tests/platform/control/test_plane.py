@@ -69,6 +69,7 @@ def test_quota_holds_a_tenant_back_with_clear_words(make_fleet: Callable[..., An
     fleet = make_fleet({"accelerators": {"H100": 8, "A100": 8}})
     fleet.apply("{kind: Tenant, metadata: {name: small}, spec: {quotas: [{accelerator: H100, nominalQuota: 4}]}}")
     fleet.job("some", tenant="small", resources={"accelerators": "H100:4"})
+    fleet.advance(1)
     fleet.job("more", tenant="small", resources={"accelerators": "H100:1"})
     fleet.job("other", tenant="small", resources={"accelerators": "A100:1"})
     fleet.settle(2)
