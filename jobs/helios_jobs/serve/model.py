@@ -33,16 +33,17 @@ def _download(model: str, downloads: Path, tracking_uri: str | None) -> tuple[Pa
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    if tracking_uri:
-        mlflow.set_tracking_uri(tracking_uri)
     name, alias, version = _parts(model)
     try:
         if alias:
-            version = str(mlflow.MlflowClient().get_model_version_by_alias(name, alias).version)
+            client = mlflow.MlflowClient(tracking_uri, tracking_uri)
+            version = str(client.get_model_version_by_alias(name, alias).version)
         shutil.rmtree(downloads, ignore_errors=True)
         downloads.mkdir(parents=True)
         pinned = f"models:/{name}/{version}"
-        local: str = mlflow.artifacts.download_artifacts(artifact_uri=pinned, dst_path=str(downloads))
+        local: str = mlflow.artifacts.download_artifacts(
+            artifact_uri=pinned, dst_path=str(downloads), tracking_uri=tracking_uri, registry_uri=tracking_uri
+        )
     except MlflowException as error:
         missing = error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
         raise (InputError if missing else EngineError)(

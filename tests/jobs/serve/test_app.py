@@ -122,10 +122,11 @@ def test_bundle_is_found_in_a_folder_or_in_its_bundle(bundle: Path, tmp_path: Pa
         load_model(str(tmp_path / "empty"), downloads=tmp_path / "downloads")
 
 
-def test_registered_model_is_found_by_its_alias(bundle: Path, tmp_path: Path) -> None:
+def test_registered_model_is_found_by_its_alias(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`models:/name@alias` is resolved to its version; one that nobody registered, or no alias, is refused."""
     import mlflow
 
+    monkeypatch.chdir(tmp_path)  # whatever MLflow thinks it must leave in the working folder
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     client = mlflow.MlflowClient(uri)
     shutil.copytree(bundle, tmp_path / "model" / "bundle")
