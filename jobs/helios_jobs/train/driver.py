@@ -18,6 +18,7 @@ from helios_jobs.train.progress import (
     explain,
     write_result,
 )
+from helios_jobs.train.tracking import Tracker, describe_run
 
 EXIT_CODES = {"Completed": 0, "InvalidConfig": INVALID_CONFIG, "NoSpace": NO_SPACE, "Preempted": PREEMPTED}
 
@@ -49,8 +50,15 @@ def run(environ: Mapping[str, str], build_objective: BuildObjective | None = Non
     except NoSpaceError as error:
         outcome = Outcome("NoSpace", explain(error))
     except EngineError as error:
-        outcome = Outcome("Error", explain(error))
+        outcome = _failed(job, config, explain(error))
     return _end(job, outcome)
+
+
+def _failed(job: JobContext, config: StageConfig, message: str) -> Outcome:
+    """Say in the tracker, too, that the run is over: the workers that wrote it are gone."""
+    tracker = Tracker(job.tracking_uri, describe_run(job, config, world_size=job.workers))
+    closing = tracker.finish("FAILED", tags={"helios.reason": "Error", "helios.message": message}, timeout=15)
+    return Outcome("Error", message, {"run_id": closing.run_id} if closing.run_id else {})
 
 
 def _end(job: JobContext, outcome: Outcome) -> int:
@@ -102,13 +110,14 @@ def _train(job: JobContext, config: StageConfig, build_objective: BuildObjective
 def _translated(error: Exception, job: JobContext) -> HeliosError:
     """The cause of a failed gang in one line; its tracebacks are in the job's log."""
     causes = [_root(cause) for cause in getattr(error, "worker_failures", {}).values()]
-    for cause in causes:
-        if isinstance(cause, HeliosError):
-            return cause
-    lines = [line for line in str(causes[0] if causes else error).splitlines() if line.strip()]
+    for own in causes:
+        if isinstance(own, HeliosError):
+            return own
+    cause = causes[0] if causes else error
+    said = str(cause).strip().splitlines() or [""]
     return EngineError(
-        f"training failed and {job.max_retries} restarts did not help: {lines[-1].strip()[:500] if lines else error!r}",
-        hint=f"see the job's log: helios logs {job.name}",
+        f"training failed, and restarting it did not help: {type(cause).__name__}: {said[-1][:500]}",
+        hint=f"the job's log has the traceback: helios logs {job.name}",
     )
 
 

@@ -35,7 +35,7 @@ def train_worker(settings: Settings) -> Outcome:
     first = _resume(worker, engine)
 
     # 4. Train.
-    worker.phase("training")
+    worker.begin()
     pace = Pace(worker.decide, worker.device, worker.rank)
     pace.start()
     for step in range(first, config.steps):

@@ -68,7 +68,11 @@ class Pace:
         steps = len(self._losses)
         seconds = max(self.clock() - self._since, 1e-9)
         mean = torch.stack(self._losses).double().mean()
-        lead = [float(self.decide(last)), max(1.0, self.interval * steps // seconds)] if self.rank == 0 else [0.0, 0.0]
+        lead = (
+            [float(self.decide(last)), max(1.0, round(self.interval * steps / seconds))]
+            if self.rank == 0
+            else [0.0, 0.0]
+        )
         shared = torch.tensor([0.0, float(self._tokens), *lead], dtype=torch.float64, device=self.device)
         shared[0] = mean
         dist.all_reduce(shared)

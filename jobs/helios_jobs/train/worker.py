@@ -1,7 +1,7 @@
 """What one rank of the gang holds while it trains, and how rank 0 speaks for all of them."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import ray.train
@@ -32,7 +32,7 @@ class Lead:
     progress: Progress
     tracker: Tracker
     parent_sha256: str = ""
-    checkpointed: float = field(default_factory=time.monotonic)
+    checkpointed: float = 0.0
     needed: int = 0
     problem: str = ""
 
@@ -58,6 +58,12 @@ class Worker:
     @property
     def run_dir(self) -> Path:
         return self.job.runs_dir / self.job.uid
+
+    def begin(self) -> None:
+        """Training starts now; the first checkpoint is due one interval later."""
+        self.phase("training")
+        if self.lead:
+            self.lead.checkpointed = time.monotonic()
 
     def phase(self, phase: str, message: str = "") -> None:
         if self.lead:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from helios_jobs.curriculum.config import StageConfig
 from helios_jobs.curriculum.objective import Batch, LossOutput, Preview, StageContext
 
-
 WIDTH = 128
 """Wide enough that ZeRO 3 shards the matrix, and as wide at both ends, so that its gradient has full rank for Muon."""
 
