@@ -120,7 +120,7 @@ def measure(optimizer: str, rounds: int) -> list[dict[str, Any]]:
         port = held.getsockname()[1]
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "seconds.json"
-        mp.spawn(_rank, (port, optimizer, rounds, out), nprocs=2)
+        mp.spawn(_rank, (port, optimizer, rounds, out), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]  # torch
         seconds: dict[str, list[float]] = json.loads(out.read_text())
     rows = []
     for name, taken in seconds.items():

@@ -68,15 +68,11 @@ class Pace:
         steps = len(self._losses)
         seconds = max(self.clock() - self._since, 1e-9)
         mean = torch.stack(self._losses).double().mean()
-        lead = (
-            [float(self.decide(last)), max(1.0, round(self.interval * steps / seconds))]
-            if self.rank == 0
-            else [0.0, 0.0]
-        )
-        shared = torch.tensor([0.0, float(self._tokens), *lead], dtype=torch.float64, device=self.device)
+        action, wait = (self.decide(last), round(self.interval * steps / seconds)) if self.rank == 0 else (0, 0)
+        shared = torch.tensor([0.0, self._tokens, action, wait], dtype=torch.float64, device=self.device)
         shared[0] = mean
         dist.all_reduce(shared)
-        loss_sum, tokens_sum, action, wait = shared.tolist()
+        loss_sum, tokens_sum, told, until = shared.tolist()
         self._losses.clear()
-        self._tokens, self._wait, self._since = 0, int(wait), self.clock()
-        return Look(Action(int(action)), loss_sum / dist.get_world_size(), tokens_sum, steps, seconds)
+        self._tokens, self._wait, self._since = 0, max(1, int(until)), self.clock()
+        return Look(Action(int(told)), loss_sum / dist.get_world_size(), tokens_sum, steps, seconds)

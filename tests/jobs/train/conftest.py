@@ -43,7 +43,8 @@ def toy_objective(toy: ModuleType) -> Callable[..., Callable[[Any], Any]]:
     """`toy_objective(pause=...)` is what the driver takes to build the stage on each worker."""
     from ray import cloudpickle
 
-    cloudpickle.register_pickle_by_value(toy)  # workers cannot import it
+    # Workers cannot import it.
+    cloudpickle.register_pickle_by_value(toy)  # type: ignore[no-untyped-call]  # untyped in Ray
 
     def make(pause: float = 0.0) -> Callable[[Any], Any]:
         objective = toy.ToyObjective

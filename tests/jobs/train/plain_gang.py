@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from toy import ToyObjective
+from toy import ToyObjective  # type: ignore[import-not-found]  # it is beside this script
 
 from helios_jobs.curriculum.config import StageConfig
 from helios_jobs.curriculum.objective import StageContext
