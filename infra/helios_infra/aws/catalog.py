@@ -12,7 +12,8 @@ import yaml
 
 from helios.errors import Problem, SpecError, nearest
 from helios.spec import Cell
-from helios_infra.aws.sizes import SYSTEM_POOL
+from helios_infra.aws.sizes import ADDRESSES_A_NODE, MAX_CELL_NAME, SYSTEM_NODES, SYSTEM_POOL
+from helios_infra.aws.subnets import RESERVED_ADDRESSES, blocks
 
 MAX_ZONES = 6
 _LARGEST_VPC, _SMALLEST_VPC = 16, 22
@@ -86,6 +87,8 @@ def check(cell: Cell, *, today: date) -> None:
     problems = [*_region_problems(cell), *_network_problems(cell), *_version_problems(cell, today)]
     for index, _ in enumerate(cell.spec.node_pools):
         problems += _pool_problems(cell, index)
+    if not problems:  # only a cell that is right in itself has subnets to count in
+        problems += _room_problems(cell)
     if problems:
         hint = f"the catalogue of AWS in this package was recorded on {load().recorded}"
         raise SpecError(problems, hint=hint)
@@ -128,6 +131,19 @@ def _network_problems(cell: Cell) -> Iterator[Problem]:
         yield _problem("network.cidr", network, message)
     elif not network.is_private:
         yield _problem("network.cidr", network, "expected a private range (RFC 1918), like 10.20.0.0/16")
+
+
+def _room_problems(cell: Cell) -> Iterator[Problem]:
+    """Nodes of all pools may meet in the first zone, and each needs addresses for its pods."""
+    block = blocks(cell.spec.network.cidr, len(load().zones_of(cell)))[0].private
+    room = (block.num_addresses - RESERVED_ADDRESSES) // ADDRESSES_A_NODE
+    wanted = SYSTEM_NODES + sum(pool.nodes.max for pool in cell.spec.node_pools)
+    if wanted > room:
+        message = f"a zone's private subnet {block} has addresses for {room} nodes; the pools may grow to {wanted}"
+        yield _problem("network.cidr", cell.spec.network.cidr, message)
+    if len(cell.metadata.name) > MAX_CELL_NAME:
+        message = f"a cell on AWS has a name of at most {MAX_CELL_NAME} characters: IAM's names are built on it"
+        yield Problem(message, field="metadata.name", value=cell.metadata.name)
 
 
 def _version_problems(cell: Cell, today: date) -> Iterator[Problem]:

@@ -60,6 +60,21 @@ def test_cell_that_aws_would_refuse_is_refused(
         assert problem.nearest == nearest
 
 
+def test_network_holds_the_nodes_and_their_pods(make_cell: Make, today: date) -> None:
+    """A /22 over two zones has room for 7 nodes a zone; one that may grow to 18 is refused, with both figures."""
+    with pytest.raises(SpecError, match=r"10\.20\.0\.0/24 has addresses for 7 nodes; the pools may grow to 18"):
+        catalog.check(make_cell(**{"network.cidr": "10.20.0.0/22"}), today=today)
+
+
+def test_name_leaves_room_for_what_is_built_on_it(make_cell: Make, today: date) -> None:
+    """IAM takes 64 characters; a cell's name that leaves no room for suffixes is refused."""
+    cell = make_cell()
+    long = cell.model_copy(update={"metadata": cell.metadata.model_copy(update={"name": "x" * 49})})
+    with pytest.raises(SpecError) as raised:
+        catalog.check(long, today=today)
+    assert [problem.field for problem in raised.value.problems] == ["metadata.name"]
+
+
 def test_all_problems_are_told_at_once(make_cell: Make, today: date) -> None:
     """A cell with three mistakes is refused once, with three problems."""
     wrong = make_cell(**{"nodePools.0.instanceType": "p9", "network.cidr": "8.8.0.0/16", "region": "mars"})

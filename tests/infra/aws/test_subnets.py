@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helios_infra.aws.network import blocks
+from helios_infra.aws.subnets import blocks
 
 
 @given(prefix=st.integers(16, 22), zones=st.integers(2, 6))
