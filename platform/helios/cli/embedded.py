@@ -1,6 +1,7 @@
 """`helios up`, `status`, `down`: HELIOS on this machine."""
 
 import importlib.util
+import signal
 import subprocess
 import sys
 import time
@@ -321,7 +322,8 @@ def _stop_work(driver: "RayLocalDriver", grace: float) -> None:
 
 def _follow(home: Home, handle: "Handle") -> None:
     """Show the daemon's log until it ends or Ctrl-C, which ends everything."""
-    tail = subprocess.Popen(["tail", "-n", "+1", "-F", str(home.log)], start_new_session=True)
+    tail = subprocess.Popen(["tail", "-n", "10", "-F", str(home.log)], start_new_session=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # how systemd and containers say Ctrl-C
     try:
         while handle.is_alive():
             time.sleep(0.5)
