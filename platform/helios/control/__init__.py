@@ -1,7 +1,7 @@
 """Controllers: observe -> diff -> reconcile, one per kind, over the records of one store.
 
     plane = ControlPlane(store, clock, tracker=None)       also makes tenant `default` where it is not there
-    plane.gateway: CellGateway                             what an agent talks to
+    plane.store, plane.gateway: CellGateway                what the API and an agent talk to
     plane.tick() -> None                                   one deterministic pass of all controllers and the scheduler
     plane.run(stop_event)                                  ticks on every change, and once a second; returns when set
     plane.explain(name, kind="Job") -> dict                state, reason, cells, unblock, queue position (JSON)
@@ -19,7 +19,9 @@
 
 The agent's loop: `start` every launch and `stop` every stop of `desired` (both idempotent), then report the status of
 all of them, every time: a report is level, not change. `nodes=None` says that the agent is there and the engine is not.
-A cell's reports arrive in the order it made them; they may be lost or come twice.
+A cell's reports arrive in the order it made them; they may be lost or come twice. `Absent` of a launch that was seen
+alive has it stopped, and only a second answer lets the next epoch start; a start that leaves no trace for a minute is
+made again under the next epoch.
 """
 
 from helios.control import admission
