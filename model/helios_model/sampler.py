@@ -135,7 +135,7 @@ def make_velocity(model: VideoRefDiT, given: Conditions, guidance: Guidance | No
     """The velocity of a batch as the sampler wants it: of (x, sigma)."""
 
     def velocity(x: Tensor, sigma: float) -> Tensor:
-        sigma_B = torch.full((x.shape[0],), sigma)
+        sigma_B = x.new_full((x.shape[0],), sigma)
         if guidance is None:
             return conditional_velocity(model, x, sigma_B, given)
         return guided_velocity(model, x, sigma_B, given, guidance)

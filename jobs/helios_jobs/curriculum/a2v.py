@@ -20,4 +20,4 @@ class AudioToVideo(Stage):
         drop = torch.rand(size, generator=own) < self.config.text_drop
         batch["text"] = self.words(people, places, which, drop)
         batch["audio_keep"] = (torch.rand(size, generator=own) >= self.config.audio_drop).float()
-        return batch | self.noisy(batch["clean"], own)
+        return self.placed(batch | self.noisy(batch["clean"], own))

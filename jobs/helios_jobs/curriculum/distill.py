@@ -47,7 +47,7 @@ class Distillation(Personality):
         if self.few_step(step):
             interval = torch.randint(len(self.levels) - 1, (self.config.batch,), generator=own)
             batch |= {"sigma": self.levels[interval], "target": self.levels[interval + 1]}
-        return batch
+        return self.placed(batch)
 
     def loss(self, module: nn.Module, batch: Batch, step: int) -> LossOutput:
         sigma = batch["sigma"][:, None, None, None, None]

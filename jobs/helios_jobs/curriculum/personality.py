@@ -28,7 +28,7 @@ class Personality(Stage):
         )
 
     def batch(self, step: int) -> Batch:
-        return self.reference_batch(step, self.draws(step, shared=True), self.draws(step))
+        return self.placed(self.reference_batch(step, self.draws(step, shared=True), self.draws(step)))
 
     def reference_batch(self, step: int, shared: torch.Generator, own: torch.Generator) -> Batch:
         config = self.config

@@ -55,7 +55,7 @@ class PreferenceTuning(Personality):
         batch = {name: _times(tensor, 3) for name, tensor in given.items()}
         batch |= {"noise": _times(real["noise"], 3), "sigma": _times(real["sigma"], 3), "clean": clean}
         batch["reference"] = _times(self._references(pair["people"], self.sampling.reference_latents, own), 3)
-        return batch | {"mask": mask, "gap": pair["gap"]}
+        return self.placed(batch | {"mask": mask, "gap": pair["gap"]})
 
     def loss(self, module: nn.Module, batch: Batch, step: int) -> LossOutput:  # noqa: ARG002  # the Protocol's shape
         target = batch["noise"] - batch["clean"]
@@ -111,7 +111,8 @@ class PreferenceTuning(Personality):
         places = torch.randint(1, self.config.data.scenes, (count,), generator=generator)
         given = self._condition(people, places)
         real = given.pop("clean")
-        references = self._references(people, self.sampling.reference_latents, generator)
+        references = self._references(people, self.sampling.reference_latents, generator).to(self.ctx.device)
+        given = self.placed(given)
         conditions = Conditions(
             text_BL=given["text"],
             silent_text_BL=self.silence(given["text"]),
@@ -137,12 +138,12 @@ class PreferenceTuning(Personality):
         }
 
     def _sample(self, given: Conditions, shape: torch.Size, start: int, number: int) -> Tensor:
-        x = keyed_noise(shape, seed=self.config.seed, chunk=start, step=number)
+        x = keyed_noise(shape, seed=self.config.seed, chunk=start, step=number).to(self.ctx.device)
         levels = schedule(self.sampling.steps, self.sampling.shift)
         for sigma, lower in pairwise(levels):
-            sigma_B = torch.full((shape[0],), sigma)
+            sigma_B = x.new_full((shape[0],), sigma)
             x = euler_step(x, conditional_velocity(self.frozen, x, sigma_B, given), sigma, lower)
-        return x
+        return x.cpu()
 
     def _pixels(self, latents: Tensor) -> NDArray[np.uint8]:
         return np.asarray(to_uint8(self.codec.decode(latents)).numpy())

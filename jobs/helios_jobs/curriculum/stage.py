@@ -84,6 +84,10 @@ class Stage:
             {"params": others, "lr": adam_lr, "use_muon": False, "weight_decay": 0.0},
         ]
 
+    def placed(self, batch: Batch) -> Batch:
+        """The batch on the device that trains; drawn and gathered on the CPU, so that every device sees the same."""
+        return {name: tensor.to(self.ctx.device) for name, tensor in batch.items()}
+
     def draws(self, step: int, *, shared: bool = False) -> torch.Generator:
         """Random numbers of (seed, stage, step), and of the rank unless all ranks are to draw the same."""
         rank = "all" if shared else self.ctx.rank

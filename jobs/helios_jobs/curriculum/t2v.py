@@ -22,4 +22,4 @@ class TextToVideo(Stage):
         which = torch.randint(2, size, generator=own)
         drop = torch.rand(size, generator=own) < self.config.text_drop
         batch["text"] = self.words(people, places, which, drop)
-        return batch | self.noisy(batch["clean"], own)
+        return self.placed(batch | self.noisy(batch["clean"], own))
