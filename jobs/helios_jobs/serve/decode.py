@@ -1,5 +1,6 @@
 """Reading what users upload. Every limit is checked on the header and again on what is really decoded: headers lie."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from helios_jobs.serve.errors import LimitError, MediaError
 # make the demuxer open other files and addresses of the uploader's choice.
 _FORMATS = "mov,mp4,m4a,matroska,webm,avi,mpegts,mpeg,flv,ogg,wav,w64,flac,mp3,aac,aiff,amr,caf"
 _MAX_FRAME_RATE = 240
+_DECODE_BUDGET_S = 60.0
+"""Wall-clock time one track may take: a file within all other limits can still be made to decode for hours."""
 _MIN_SPEECH_S = 0.04  # one frame of video
 
 
@@ -145,8 +148,11 @@ def _decoded(source: _Source, stream: Stream) -> Iterator[Any]:
     """Frames of a stream; packets that cannot be decoded are skipped, and a torn end is an end."""
     container = stream.container
     assert isinstance(container, InputContainer)
+    deadline = time.monotonic() + _DECODE_BUDGET_S
     try:
         for packet in container.demux(stream):
+            if time.monotonic() > deadline:
+                raise source.limit(f"decoding takes more than {_DECODE_BUDGET_S:g} s", "decoding_too_slow")
             try:
                 frames: list[Any] = list(packet.decode())
             except av.error.MemoryError as error:

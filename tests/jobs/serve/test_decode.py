@@ -111,6 +111,13 @@ def test_limits_hold_where_headers_lie(tmp_path: Path, make_clip: Make, make_sou
         read_speech(_file(tmp_path, bytes(sound)), LIMITS)
 
 
+def test_decoding_has_a_time_limit(tmp_path: Path, make_clip: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that would decode for hours is given up when its time is over."""
+    monkeypatch.setattr("helios_jobs.serve.decode._DECODE_BUDGET_S", -1.0)
+    with pytest.raises(LimitError, match="decoding takes more than"):
+        read_reference(_file(tmp_path, make_clip()), LIMITS, size=8, max_frames=4)
+
+
 def test_torn_and_damaged_files_never_raise_anything_else(tmp_path: Path, make_clip: Make) -> None:
     """Cut or overwritten anywhere, a clip is either read or refused as media."""
     whole = make_clip(frames=20, codec="mpeg4", container="matroska")

@@ -151,7 +151,7 @@ def test_every_code_a_client_may_meet_is_documented() -> None:
         pytest.skip("docs/ is part of the checkout, not of an installed wheel")
     documented = set(re.findall(r"^\| `(\w+)` \|", PAGE.read_text(), flags=re.MULTILINE))
     source = "".join(path.read_text() for path in Path(str(http.__file__)).parent.glob("*.py"))
-    used = set(re.findall(r'reason="(\w+)"', source)) | set(re.findall(r'_(?:check_length|fail)\(.*"(\w+)"', source))
+    used = {*re.findall(r'reason="(\w+)"', source), *re.findall(r'\.(?:error|limit|_fail)\(.*"(\w+)"', source)}
     derived = {"not_found", "method_not_allowed", "request_too_large", "invalid_request", "internal_error", "forbidden"}
     assert used | derived <= documented
 
