@@ -28,7 +28,7 @@ helios generate --reference "$out/reference.mp4" --audio "$out/speech.wav" --out
 
 step "7/7 Measure on held-out identities"
 helios submit jobs/evaluate-tiny.yaml --follow
-helios logs evaluate-tiny --tail 60
+helios logs evaluate-tiny
 
 step "Done"
 helios status
