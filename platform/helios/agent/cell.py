@@ -53,6 +53,8 @@ class CellAgent:
         self._pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix=f"cell-{cell}")
         self._running: dict[_Key, Future[LaunchStatus]] = {}
         self._seen: dict[_Key, LaunchStatus] = {}
+        self._stops: set[_Key] = set()
+        self._stale: set[_Key] = set()
         self._nodes: Future[tuple[NodeObservation, ...] | None] | None = None
         self._last_nodes: tuple[NodeObservation, ...] | None = None
 
@@ -90,11 +92,20 @@ class CellAgent:
             wanted[launch.uid, launch.epoch] = _starting(self._driver, launch)
         for stop in desired.stops:
             wanted[stop.uid, stop.epoch] = _stopping(self._driver, stop)
+        self._distrust({(stop.uid, stop.epoch) for stop in desired.stops})
         for key in self._live - wanted.keys():
             wanted[key] = _looking
         for key, act in wanted.items():
             if key not in self._running:
                 self._running[key] = self._pool.submit(self._look, key, act)
+
+    def _distrust(self, stops: set[_Key]) -> None:
+        """Forget what was seen before a stop was asked for: `Absent` would confirm an end that nobody looked at."""
+        for key in stops - self._stops:
+            self._seen.pop(key, None)
+            if key in self._running:
+                self._stale.add(key)
+        self._stops = stops
 
     def _look(self, key: _Key, act: Callable[[], None]) -> LaunchStatus:
         """Act on one launch and observe it; whatever goes wrong is said of this one alone."""
@@ -117,7 +128,11 @@ class CellAgent:
     def _collect(self, desired: Desired) -> list[LaunchStatus]:
         """Results that are there; for a call that still runs, what was seen last."""
         for key in [key for key, future in self._running.items() if future.done()]:
-            self._seen[key] = self._running.pop(key).result()
+            result = self._running.pop(key).result()
+            if key in self._stale:
+                self._stale.discard(key)
+            else:
+                self._seen[key] = result
         launches = {(launch.uid, launch.epoch) for launch in desired.launches}
         asked = launches | {(stop.uid, stop.epoch) for stop in desired.stops} | self._live
         self._seen = {key: status for key, status in self._seen.items() if key in asked or key in self._running}

@@ -7,8 +7,6 @@ from helios.spec import JobSpec
 from helios.store import seconds
 
 START_DEADLINE_S = 60.0
-START_LOST = "StartLost"
-"""A start that left no trace: no failure of the program, so it takes none of its retries."""
 
 
 def observe(machine: JobMachine, spec: JobSpec, seen: LaunchStatus) -> None:
@@ -41,7 +39,7 @@ def _absent(machine: JobMachine, seen: LaunchStatus) -> None:
         machine.lose("EngineLost", seen.message or "its cell does not know the launch any more")
     elif machine.now - seconds(machine.record.status["admittedAt"]) > START_DEADLINE_S:
         # Until then it is only not started yet; after that it was started and lost before anybody saw it run.
-        machine.lose(START_LOST, f"its cell shows nothing of it {START_DEADLINE_S:.0f} s after its admission")
+        machine.lose(status.START_LOST, f"its cell shows nothing of it {START_DEADLINE_S:.0f} s after its admission")
 
 
 def _alive(machine: JobMachine, seen: LaunchStatus) -> None:
@@ -55,20 +53,23 @@ def _alive(machine: JobMachine, seen: LaunchStatus) -> None:
 def _over(machine: JobMachine, spec: JobSpec, reason: str, message: str) -> None:
     """The launch is over without success: end the job, or give it its next chance."""
     stop = machine.stopping or {}
-    restarts = int(machine.record.status.get("restarts", 0))
+    failures, restarts = machine.tally
     if machine.record.status.get("cancelRequested") or stop.get("reason") == "Cancelled":
         machine.cancel()
-    elif stop.get("reason") == START_LOST:
-        machine.recover(START_LOST, message, counted=False)
     elif stop.get("reason") == "RunTimeout":
         machine.fail("RunTimeout", stop["message"])
     elif reason in status.NEVER_RETRIED:
         machine.fail(reason, message)
-    elif restarts >= spec.retry.max_retries:
-        times = "once" if restarts == 1 else f"{restarts} times"
-        machine.fail(reason, f"{message} (restarted {times}; retry.maxRetries is {spec.retry.max_retries})")
+    elif reason not in status.NOT_CHARGED and failures >= spec.retry.max_retries:
+        machine.fail(reason, f"{message} (restarted {_times(failures)}; retry.maxRetries is {spec.retry.max_retries})")
+    elif restarts >= status.MAX_RESTARTS:
+        machine.fail(reason, f"{message} (restarted {_times(restarts)}, which is the most there is)")
     else:
         machine.recover(reason, message or "the launch ended early")
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def reconcile(machine: JobMachine, spec: JobSpec) -> None:

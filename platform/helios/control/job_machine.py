@@ -90,10 +90,16 @@ class JobMachine(Machine):
         """The cell does not know the launch any more: have it stopped, so that a second look confirms it is gone."""
         self._move(JobState.RECOVERING, reason, message, warning=True, stop={"reason": reason, "message": message})
 
-    def recover(self, reason: str, message: str, *, counted: bool = True) -> None:
+    @property
+    def tally(self) -> tuple[int, int]:
+        """Failures that count against `retry.maxRetries`, and restarts for whatever reason."""
+        return int(self.record.status.get("failures", 0)), int(self.record.status.get("restarts", 0))
+
+    def recover(self, reason: str, message: str) -> None:
         """The launch is over and the job is not: give back the resources and queue for the next epoch."""
-        restarts = int(self.record.status.get("restarts", 0)) + counted
-        self._move(JobState.RECOVERING, reason, message, warning=True, placement=None, stop=None, restarts=restarts)
+        failures, restarts = self.tally
+        fields = {"failures": failures + (reason not in status.NOT_CHARGED), "restarts": restarts + 1}
+        self._move(JobState.RECOVERING, reason, message, warning=True, placement=None, stop=None, **fields)
 
     def succeed(self, reason: str, message: str, outputs: Mapping[str, str]) -> None:
         self._end(JobState.SUCCEEDED, reason or "Completed", message or "completed", outputs=dict(outputs))
@@ -110,7 +116,15 @@ class JobMachine(Machine):
             placement=None, finishedAt=None, startedAt=None, outputs=None, cancelRequested=None, rerunRequested=None
         )
         now = timestamp(self.now)
-        self._move(JobState.QUEUED, "Rerun", "to be run again, as requested", restarts=0, queuedAt=now, released=None)
+        self._move(
+            JobState.QUEUED,
+            "Rerun",
+            "to be run again, as requested",
+            restarts=0,
+            failures=0,
+            queuedAt=now,
+            released=None,
+        )
 
     def see(self, seen: bool, message: str) -> None:
         """Note whether the cell can see the launch; sight is a condition and moves nothing."""

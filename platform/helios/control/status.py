@@ -8,8 +8,14 @@ from helios.scheduler import Admit, Request
 from helios.spec import Resources
 from helios.store import Record, timestamp
 
-NEVER_RETRIED = frozenset({"InvalidConfig", "NoSpace"})
+NEVER_RETRIED = frozenset({"InvalidConfig", "NoSpace", "SecretUnreadable"})
 """Reasons that the same start again cannot cure."""
+START_LOST = "StartLost"
+"""A start that left no trace."""
+NOT_CHARGED = frozenset({START_LOST, "EngineLost", "Preempted"})
+"""Ends that are no failure of the program, so they take none of its `retry.maxRetries`."""
+MAX_RESTARTS = 100
+"""Restarts of any kind after which a job is given up: one that takes its engine down must not do so forever."""
 
 
 def request_of(resources: Resources) -> Request:

@@ -141,6 +141,23 @@ def test_hanging_launch_holds_up_no_other(
     assert sorted(driver.starts) == [("good", 1), ("slow", 1)]
 
 
+def test_what_was_seen_before_a_stop_confirms_nothing(
+    gateway: FakeGateway, driver: FakeDriver, tmp_path: Path, gate: threading.Event
+) -> None:
+    """A look that began before the stop was asked for is not taken as the answer to it."""
+    agent = CellAgent(gateway, driver, cell="c", state_dir=tmp_path, patience_s=0.2)
+    driver.before_start["slow"] = lambda: (gate.wait(), None)[1]
+    gateway.wanted = Desired(launches=(launch("slow"),))
+    agent.tick()
+    gateway.wanted = Desired(stops=(Stop("slow", 1, 30.0, "EngineLost"),))
+    agent.tick()
+    gate.set()
+    agent.tick()
+    assert gateway.statuses == {}
+    agent.tick()
+    assert gateway.statuses["slow", 1].phase is Phase.STOPPED
+
+
 def test_engine_away_is_said_and_nothing_is_failed(agent: CellAgent, gateway: FakeGateway, driver: FakeDriver) -> None:
     """Without an engine the agent reports no nodes, and a launch that cannot start yet is absent, not failed."""
 

@@ -67,7 +67,7 @@ def test_start_that_was_lost_before_anybody_saw_it_is_made_again(fleet: Any) -> 
     fleet.settle()
     assert fleet.running("job")[1] == 2
     assert "StartLost" in fleet.reasons("job")
-    assert fleet.status("job")["restarts"] == 0
+    assert (fleet.status("job")["restarts"], fleet.status("job")["failures"]) == (1, 0)
 
 
 def test_exit_that_turns_up_while_recovering_wins(fleet: Any) -> None:
@@ -84,9 +84,9 @@ def test_exit_that_turns_up_while_recovering_wins(fleet: Any) -> None:
     assert fleet.cell.starts["job"] == 1
 
 
-@pytest.mark.parametrize("reason", ["InvalidConfig", "NoSpace"])
+@pytest.mark.parametrize("reason", ["InvalidConfig", "NoSpace", "SecretUnreadable"])
 def test_reasons_that_a_restart_cannot_cure_are_not_retried(fleet: Any, reason: str) -> None:
-    """Exit 64 and exit 28 end the job at once, whatever retries are left."""
+    """Exit 64, exit 28 and a secret that cannot be read end the job at once, whatever retries are left."""
     fleet.job(retry={"maxRetries": 5})
     fleet.end("job", Phase.FAILED, reason)
     assert (fleet.state("job"), fleet.status("job")["reason"]) == ("Failed", reason)
@@ -103,6 +103,26 @@ def test_retries_are_counted_and_end(fleet: Any) -> None:
     assert (status["state"], status["reason"], status["restarts"]) == ("Failed", "Error", 2)
     assert "restarted 2 times; retry.maxRetries is 2" in status["message"]
     assert fleet.cell.starts["job"] == 3
+
+
+@pytest.mark.parametrize("reason", ["EngineLost", "Preempted"])
+def test_ends_that_are_not_the_programs_fault_take_no_retry(fleet: Any, reason: str) -> None:
+    """A job without a single retry outlives its engine and a stop of the fleet; restarts are counted all the same."""
+    fleet.job(retry={"maxRetries": 0})
+    for _ in range(3):
+        fleet.end("job", Phase.FAILED, reason)
+    assert fleet.running("job")[1] == 4
+    assert (fleet.status("job")["restarts"], fleet.status("job")["failures"]) == (3, 0)
+
+
+def test_restarts_of_whatever_kind_end_some_day(fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that takes its engine down with it each time is given up, and says so."""
+    monkeypatch.setattr("helios.control.status.MAX_RESTARTS", 2)
+    fleet.job(retry={"maxRetries": 0})
+    for _ in range(3):
+        fleet.end("job", Phase.FAILED, "EngineLost")
+    assert fleet.state("job") == "Failed"
+    assert "the most there is" in fleet.status("job")["message"]
 
 
 def test_report_that_comes_twice_counts_once(fleet: Any) -> None:
