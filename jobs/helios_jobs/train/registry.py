@@ -35,11 +35,21 @@ def register_bundle(
             model,
             source=f"{client.get_run(run_id).info.artifact_uri}/{ARTIFACT}",
             run_id=run_id,
-            tags={**tags, "helios.job_uid": job_uid},
+            tags={**tags, **stage_runs(client, run_id), "helios.job_uid": job_uid},
             description=about,
         ).version
     client.set_registered_model_alias(model, ALIAS, version)
     return str(version)
+
+
+def stage_runs(client: Any, run_id: str) -> dict[str, str]:
+    """The run of every stage that led to `run_id`, as tags `helios.run.<stage>`; each run names the one before it."""
+    found: dict[str, str] = {}
+    while run_id and run_id not in found.values():
+        tags = client.get_run(run_id).data.tags
+        found[f"helios.run.{tags.get('helios.stage', tags.get('helios.job', 'job'))}"] = run_id
+        run_id = tags.get("helios.parent_run_id", "")
+    return found
 
 
 def _upload(client: Any, run_id: str, bundle: Path, about: str) -> None:
@@ -53,9 +63,8 @@ def _upload(client: Any, run_id: str, bundle: Path, about: str) -> None:
 def _describe_model(folder: Path, run_id: str, about: str) -> None:
     import numpy as np
     from mlflow.models import Model, ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+    from mlflow.types import Schema, TensorSpec
 
-    del ColSpec, DataType
     signature = ModelSignature(
         inputs=Schema(
             [

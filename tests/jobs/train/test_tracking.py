@@ -129,6 +129,7 @@ def test_a_job_registers_once(store: str, tmp_path: Path, monkeypatch: pytest.Mo
     ]
     assert made == ["1", "1", "2"]
     version = client.get_model_version_by_alias("avatar", "production")
+    assert version.tags["helios.run.toy-t2v"] == run_id
     assert (str(version.version), version.tags["stage"], version.run_id) == ("2", "rlhf", run_id)
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", store)
     folder = Path(download_artifacts("models:/avatar@production", tracking_uri=store, dst_path=str(tmp_path / "got")))
