@@ -55,7 +55,7 @@ class DistillOptions(Section):
     """Share of the steps in phase (a), guidance distillation; the rest is phase (b), the few-step student."""
     text_guidance: float = Field(default=1.0, ge=0)
     """Above 1 the scene of the prompt pushes against the person of the reference."""
-    audio_guidance: float = Field(default=2.0, ge=0)
+    audio_guidance: float = Field(default=2.5, ge=0)
     student_steps: int = Field(default=4, ge=1)
     """Denoising steps of the exported student."""
 

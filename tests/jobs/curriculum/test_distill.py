@@ -34,7 +34,7 @@ def test_the_second_phase_regresses_two_guided_half_steps(make_stage: Any) -> No
     batch = objective.batch(0)
     sigma = batch["sigma"][:, None, None, None, None]
     batch["z"] = (1 - sigma) * batch["clean"] + sigma * batch["noise"]
-    given, guidance = objective._conditions(batch), Guidance(text=1.0, audio=2.0)
+    given, guidance = objective._conditions(batch), Guidance(text=1.0, audio=2.5)
     half = (batch["sigma"] - batch["target"]) / 2
     x = batch["z"]
     for index in range(2):
