@@ -110,5 +110,6 @@ def test_notice_makes_a_checkpoint_and_the_next_epoch_goes_on(
     assert steps == sorted(set(steps))
     assert steps[-1] == 30
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     folder = Path(download_artifacts("models:/avatar-toy@production", tracking_uri=uri))
     assert (folder / "bundle" / "model.safetensors").exists()

@@ -132,6 +132,7 @@ def test_a_job_registers_once(store: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert version.tags["helios.run.toy-t2v"] == run_id
     assert (str(version.version), version.tags["stage"], version.run_id) == ("2", "rlhf", run_id)
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", store)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     folder = Path(download_artifacts("models:/avatar@production", tracking_uri=store, dst_path=str(tmp_path / "got")))
     assert {path.name for path in folder.iterdir()} >= {"MLmodel", "README.md", "bundle"}
     assert (folder / "bundle" / "config.json").read_text() == "{}"
