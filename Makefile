@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check docs reference format constraints system wheel-test clean
+.PHONY: help quickstart test check docs reference format constraints system wheel-test bench-train clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 20
@@ -34,6 +34,9 @@ reference: $(VENV)/.dev  ## remake the reference pages that are generated from t
 	$(BIN)/python -m helios.spec.reference > docs/reference/spec.md
 	$(BIN)/python -m helios.cli.reference > docs/reference/cli.md
 	$(BIN)/python tests/platform/cli/test_frozen_flags.py
+
+bench-train: $(VENV)/.dev  ## what ZeRO costs a step over plain data parallelism
+	$(BIN)/python benchmarks/train_overhead.py
 
 wheel-test: $(VENV)/.dev  ## build the wheel, install it without the sources, validate and run the unit tests against it
 	$(BIN)/python tests/wheel_check.py

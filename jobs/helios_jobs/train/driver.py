@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Mapping
 
-from helios.errors import EngineError, HeliosError, InputError, NoSpaceError
+from helios.errors import EngineError, HeliosError, InputError, NoSpaceError, WorkFailedError
 from helios_jobs.curriculum.config import StageConfig
 from helios_jobs.train.context import JobContext, read_config, read_context
 from helios_jobs.train.outcome import BuildObjective, Outcome
@@ -13,6 +13,7 @@ from helios_jobs.train.progress import (
     INVALID_CONFIG,
     NO_SPACE,
     PREEMPTED,
+    RETRIES_SPENT,
     Progress,
     count_starts,
     explain,
@@ -20,7 +21,13 @@ from helios_jobs.train.progress import (
 )
 from helios_jobs.train.tracking import Tracker, describe_run
 
-EXIT_CODES = {"Completed": 0, "InvalidConfig": INVALID_CONFIG, "NoSpace": NO_SPACE, "Preempted": PREEMPTED}
+EXIT_CODES = {
+    "Completed": 0,
+    "InvalidConfig": INVALID_CONFIG,
+    "NoSpace": NO_SPACE,
+    "Preempted": PREEMPTED,
+    "RetriesSpent": RETRIES_SPENT,
+}
 
 RAY_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a killed worker, and the end of a run, are noticed this soon
@@ -49,16 +56,18 @@ def run(environ: Mapping[str, str], build_objective: BuildObjective | None = Non
         outcome = Outcome("InvalidConfig", explain(error))
     except NoSpaceError as error:
         outcome = Outcome("NoSpace", explain(error))
+    except WorkFailedError as error:
+        outcome = _failed(job, config, "RetriesSpent", explain(error))
     except EngineError as error:
-        outcome = _failed(job, config, explain(error))
+        outcome = _failed(job, config, "Error", explain(error))
     return _end(job, outcome)
 
 
-def _failed(job: JobContext, config: StageConfig, message: str) -> Outcome:
+def _failed(job: JobContext, config: StageConfig, reason: str, message: str) -> Outcome:
     """Say in the tracker, too, that the run is over: the workers that wrote it are gone."""
     tracker = Tracker(job.tracking_uri, describe_run(job, config, world_size=job.workers))
-    closing = tracker.finish("FAILED", tags={"helios.reason": "Error", "helios.message": message}, timeout=15)
-    return Outcome("Error", message, {"run_id": closing.run_id} if closing.run_id else {})
+    closing = tracker.finish("FAILED", tags={"helios.reason": reason, "helios.message": message}, timeout=15)
+    return Outcome(reason, message, {"run_id": closing.run_id} if closing.run_id else {})
 
 
 def _end(job: JobContext, outcome: Outcome) -> int:
@@ -72,7 +81,8 @@ def _train(job: JobContext, config: StageConfig, build_objective: BuildObjective
     """Train on `job.workers` workers; a lost worker restarts the gang from its last checkpoint.
 
     Raises:
-        EngineError: the gang was lost more often than `job.max_retries`, or failed for a reason of its own.
+        WorkFailedError: the gang failed more often than `job.max_retries`; nobody is to begin that count anew.
+        EngineError: Ray Train itself failed.
     """
     starts = count_starts(job.job_dir)
     Progress(job.job_dir, total_steps=config.steps, restarts=max(0, starts - 1)).phase("starting")
@@ -115,7 +125,8 @@ def _translated(error: Exception, job: JobContext) -> HeliosError:
             return own
     cause = causes[0] if causes else error
     said = str(cause).strip().splitlines() or [""]
-    return EngineError(
+    kind = WorkFailedError if causes else EngineError
+    return kind(
         f"training failed, and restarting it did not help: {type(cause).__name__}: {said[-1][:500]}",
         hint=f"the job's log has the traceback: helios logs {job.name}",
     )

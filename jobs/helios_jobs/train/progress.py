@@ -10,6 +10,7 @@ from typing import Any
 from helios.errors import HeliosError
 
 INVALID_CONFIG = 64
+RETRIES_SPENT = 70
 PREEMPTED = 75
 NO_SPACE = 28
 FAILED = 1

@@ -26,8 +26,14 @@ from helios.agent.redact import Redactor
 from helios.agent.secrets import SecretUnreadableError, resolve
 from helios.durable import read_json, write_json
 
-OK, NO_SPACE, INVALID, PREEMPTED = 0, 28, 64, 75
-REASONS = {OK: "Completed", NO_SPACE: "NoSpace", INVALID: "InvalidConfig", PREEMPTED: "Preempted"}
+OK, NO_SPACE, INVALID, SPENT, PREEMPTED = 0, 28, 64, 70, 75
+REASONS = {
+    OK: "Completed",
+    NO_SPACE: "NoSpace",
+    INVALID: "InvalidConfig",
+    SPENT: "RetriesSpent",
+    PREEMPTED: "Preempted",
+}
 DRAIN_S = 2.0
 """How long output of orphans is still read after the job's own process has ended."""
 TERM_S = 5.0

@@ -8,7 +8,7 @@ from helios.scheduler import Admit, Request
 from helios.spec import Resources
 from helios.store import Record, timestamp
 
-NEVER_RETRIED = frozenset({"InvalidConfig", "NoSpace", "SecretUnreadable"})
+NEVER_RETRIED = frozenset({"InvalidConfig", "NoSpace", "RetriesSpent", "SecretUnreadable"})
 """Reasons that the same start again cannot cure."""
 START_LOST = "StartLost"
 """A start that left no trace."""

@@ -84,9 +84,9 @@ def test_exit_that_turns_up_while_recovering_wins(fleet: Any) -> None:
     assert fleet.cell.starts["job"] == 1
 
 
-@pytest.mark.parametrize("reason", ["InvalidConfig", "NoSpace", "SecretUnreadable"])
+@pytest.mark.parametrize("reason", ["InvalidConfig", "NoSpace", "RetriesSpent", "SecretUnreadable"])
 def test_reasons_that_a_restart_cannot_cure_are_not_retried(fleet: Any, reason: str) -> None:
-    """Exit 64, exit 28 and a secret that cannot be read end the job at once, whatever retries are left."""
+    """Exit 64, 28, 70 and a secret that cannot be read end the job at once, whatever retries are left."""
     fleet.job(retry={"maxRetries": 5})
     fleet.end("job", Phase.FAILED, reason)
     assert (fleet.state("job"), fleet.status("job")["reason"]) == ("Failed", reason)

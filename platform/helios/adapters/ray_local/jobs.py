@@ -19,7 +19,7 @@ from helios.spec import JobSpec
 KILL_AFTER_S = 20.0
 """From Ray's own stop (SIGTERM, 15 s, SIGKILL) to ours."""
 TIDY_S = 5.0
-_NEVER_RETRIED = {64: "InvalidConfig", 28: "NoSpace"}
+_NEVER_RETRIED = {64: "InvalidConfig", 28: "NoSpace", 70: "RetriesSpent"}
 
 
 class Jobs:
