@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from helios.control.job_machine import TERMINAL
-from helios.errors import ConflictError, NotFoundError, Problem, SpecError, nearest
+from helios.control.requests import living_tenant
+from helios.errors import ConflictError, Problem, SpecError, nearest
 from helios.spec import AnyDocument, Curriculum, Job, Service, to_json
 from helios.store import Applied, Record, Store
 
@@ -17,7 +18,8 @@ def apply(store: Store, document: AnyDocument, *, idempotency_key: str = "") -> 
     Raises:
         SpecError: `placement.cells` names unknown cells.
         NotFoundError: its tenant does not exist.
-        ConflictError: it runs with another spec, or the idempotency key came with other content.
+        ConflictError: it runs with another spec, its tenant is being deleted, or the idempotency key came with other
+            content.
     """
     current = _admit(document, store)
     outlived = current is not None and current.kind == "Job" and current.spec != to_json(document)["spec"]
@@ -32,7 +34,7 @@ def check(document: AnyDocument, store: Store) -> None:
 def _admit(document: AnyDocument, store: Store) -> Record | None:
     """What has the document's name now; raises where the document cannot take its place."""
     if isinstance(document, Job | Curriculum | Service):
-        _tenant(document.spec.tenant, store)
+        living_tenant(store, document.spec.tenant)
         problems = _unknown_cells(document, [cell.name for cell in store.records("Cell")])
         if problems:
             raise SpecError(problems)
@@ -40,12 +42,6 @@ def _admit(document: AnyDocument, store: Store) -> Record | None:
     if current is not None and isinstance(document, Job | Curriculum):
         _not_while_running(document, current)
     return current
-
-
-def _tenant(name: str, store: Store) -> None:
-    if store.find("Tenant", name) is None:
-        known = [tenant.name for tenant in store.records("Tenant")]
-        raise NotFoundError("tenant", name, known=known, hint="apply the tenant first, or use one that there is")
 
 
 def _unknown_cells(document: Job | Curriculum | Service, known: list[str]) -> list[Problem]:

@@ -12,7 +12,7 @@ from helios.control.explaining import explain
 from helios.control.gateway import CellGateway, Report
 from helios.control.job_machine import TERMINAL, JobMachine
 from helios.control.parsed import Specs
-from helios.control.requests import request_cancel
+from helios.control.requests import DEFAULT_TENANT, request_cancel, work_of
 from helios.control.service import ServiceMachine
 from helios.control.status import placement, request_of
 from helios.control.tracking import RunCloser
@@ -23,7 +23,6 @@ from helios.spec import Tenant, from_json
 from helios.store import Event, EventType, Record, Store, SystemClock
 
 IDLE_TICK_S = 1.0
-DEFAULT_TENANT = "default"
 
 _log = logging.getLogger(__name__)
 
@@ -166,9 +165,7 @@ class ControlPlane:
         if not record.deleting:
             self._save(record, record.with_status(state="Ready"), ())
             return
-        work = self._store.records("Job") + self._store.records("Service") + self._store.records("Curriculum")
-        live = (item for item in work if item.kind == "Service" or item.state not in TERMINAL)
-        if not any(item.spec["tenant"] == record.name for item in live):
+        if not work_of(self._store, record.name):  # something may have been applied as the deletion was asked for
             self._store.remove(record)
 
     def _reconcile_curriculum(self, record: Record) -> None:

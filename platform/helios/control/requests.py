@@ -3,10 +3,13 @@
 from collections.abc import Callable
 
 from helios.control.job_machine import TERMINAL
-from helios.errors import ConflictError
+from helios.errors import ConflictError, NotFoundError
 from helios.store import Event, Record, Store
 
+DEFAULT_TENANT = "default"
+"""The tenant of all that names none; it is there from the first start on."""
 _ATTEMPTS = 20
+_SHOWN_NAMES = 10
 
 
 def request_cancel(store: Store, kind: str, name: str) -> Record:
@@ -31,7 +34,7 @@ def request_rerun(store: Store, name: str, *, kind: str = "Curriculum", from_fai
     A curriculum goes on in the same run with what failed; where `from_failed` is false, it begins a new run.
 
     Raises:
-        NotFoundError: nothing has that name.
+        NotFoundError: nothing has that name, or its tenant is gone.
         ConflictError: it is not over, or it succeeded and only what failed was asked for.
     """
 
@@ -40,6 +43,7 @@ def request_rerun(store: Store, name: str, *, kind: str = "Curriculum", from_fai
             raise ConflictError(f"{kind} {name!r} is {record.state}", hint="cancel it first, or wait for its end")
         if record.state == "Succeeded" and (from_failed or kind == "Job"):
             raise ConflictError(f"{kind} {name!r} has succeeded; nothing in it failed")
+        living_tenant(store, record.spec["tenant"])
         return record.with_status(rerunRequested="failed" if from_failed else "all")
 
     return _edit(store, kind, name, change, "RerunRequested")
@@ -51,8 +55,50 @@ def request_redeploy(store: Store, name: str) -> Record:
 
 
 def request_delete(store: Store, kind: str, name: str) -> Record:
-    """Ask for an object to go; what runs is stopped with grace first. Raises `NotFoundError`."""
+    """Ask for an object to go; what runs is stopped with grace first.
+
+    Raises:
+        NotFoundError: nothing has that name.
+        ConflictError: it is the default tenant, or a tenant that work which is not over belongs to.
+    """
+    if kind == "Tenant":
+        _not_in_use(store, store.get(kind, name).name)
     return store.request_delete(kind, name)
+
+
+def living_tenant(store: Store, name: str) -> None:
+    """Raise where work cannot be taken on for a tenant: `NotFoundError` without one, `ConflictError` as it goes."""
+    tenant = store.find("Tenant", name)
+    if tenant is None:
+        known = [tenant.name for tenant in store.records("Tenant")]
+        raise NotFoundError("tenant", name, known=known, hint="apply the tenant first, or use one that there is")
+    if tenant.deleting:
+        raise ConflictError(f"tenant {name!r} is being deleted", hint="wait until it is gone, or use another one")
+
+
+def work_of(store: Store, tenant: str) -> list[Record]:
+    """Everything of the tenant that is not over; a service never is, as long as it is there."""
+    work = store.records("Job") + store.records("Service") + store.records("Curriculum")
+    return [
+        item
+        for item in work
+        if item.spec["tenant"] == tenant and (item.kind == "Service" or item.state not in TERMINAL)
+    ]
+
+
+def _not_in_use(store: Store, tenant: str) -> None:
+    if tenant == DEFAULT_TENANT:
+        raise ConflictError(
+            f"tenant {DEFAULT_TENANT!r} cannot be deleted: it is whose everything is that names no tenant",
+            hint="apply it with other quotas instead",
+        )
+    names = [f"{item.kind.lower()}/{item.name}" for item in work_of(store, tenant)]
+    if names:
+        more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+        raise ConflictError(
+            f"tenant {tenant!r} is in use by {', '.join(names[:_SHOWN_NAMES])}{more}",
+            hint="cancel or delete that first",
+        )
 
 
 def _edit(store: Store, kind: str, name: str, change: Callable[[Record], Record], reason: str) -> Record:

@@ -206,3 +206,10 @@ def test_defect_leaves_no_traceback(api: TestClient, monkeypatch: pytest.MonkeyP
     assert (answer.status_code, answer.json()["code"]) == (500, "Internal")
     assert "secret" not in answer.text
     assert "Traceback" not in answer.text
+
+
+def test_deleting_the_default_tenant_is_a_conflict(api: TestClient) -> None:
+    """409 with the envelope; the tenant is there afterwards."""
+    answer = api.delete("/v1/tenants/default")
+    assert (answer.status_code, answer.json()["code"]) == (409, "Conflict")
+    assert "deletionTimestamp" not in api.get("/v1/tenants/default").json()["metadata"]

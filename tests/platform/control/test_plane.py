@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from helios.control import request_delete
+from helios.control import request_cancel, request_delete, request_rerun
 from helios.control.status import request_of
 from helios.errors import ConflictError, NotFoundError, SpecError
+from helios.ports import Phase
 from helios.spec import Resources
 
 
@@ -132,3 +133,32 @@ def test_quantities_become_what_the_scheduler_counts() -> None:
     """Cores in thousandths, so that tenths of cores add up exactly."""
     request = request_of(Resources.model_validate({"cpus": 0.1, "memory": "1Gi", "accelerators": "H100:2"}))
     assert (request.millicpus, request.memory, request.accelerator, request.accelerators) == (100, 1 << 30, "H100", 2)
+
+
+def test_tenant_goes_only_when_nothing_of_it_is_left_to_do(fleet: Any) -> None:
+    """Deletion is refused with the names of what is not over, at once and whole; afterwards the tenant is gone."""
+    fleet.apply("{kind: Tenant, metadata: {name: team}}")
+    fleet.job("work", tenant="team")
+    fleet.service("avatar", tenant="team")
+    fleet.curriculum("tiny", tenant="team")
+    with pytest.raises(ConflictError, match=r"'team' is in use by job/work, service/avatar, curriculum/tiny"):
+        request_delete(fleet.store, "Tenant", "team")
+    assert not fleet.store.get("Tenant", "team").deleting
+    request_delete(fleet.store, "Service", "avatar")
+    request_cancel(fleet.store, "Curriculum", "tiny")
+    fleet.end("work", Phase.FAILED, "InvalidConfig")
+    request_delete(fleet.store, "Tenant", "team")
+    with pytest.raises(ConflictError, match="'team' is being deleted"):
+        fleet.job("late", tenant="team")
+    fleet.settle(1)
+    assert fleet.store.find("Tenant", "team") is None
+    with pytest.raises(NotFoundError, match="no tenant is named 'team'"):
+        request_rerun(fleet.store, "work", kind="Job")
+
+
+def test_default_tenant_stays(fleet: Any) -> None:
+    """What names no tenant belongs to `default`, so that one cannot be deleted, and jobs go on being taken."""
+    with pytest.raises(ConflictError, match="'default' cannot be deleted"):
+        request_delete(fleet.store, "Tenant", "default")
+    fleet.settle(1)
+    fleet.job()
