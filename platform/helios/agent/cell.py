@@ -70,6 +70,9 @@ class CellAgent:
             except HeliosError as error:
                 _log.warning("cell %s: %s", self.cell, error.message)
                 stop.wait(EVERY_S)
+            except Exception:  # noqa: BLE001  # a full disk, say: a cell must not go silent for it; all is seen again next tick
+                _log.exception("cell %s: a tick failed", self.cell)
+                stop.wait(EVERY_S)
             else:
                 stop.wait(0.2)  # one change seldom comes alone
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -156,6 +159,9 @@ class CellAgent:
         except HeliosError as error:
             if self._last_nodes is not None:
                 _log.warning("cell %s: %s", self.cell, error.message)
+            return None
+        except Exception:  # noqa: BLE001  # said as "the engine does not answer", with the reason in the log
+            _log.exception("cell %s: its nodes cannot be seen", self.cell)
             return None
 
     def _observed_nodes(self) -> tuple[NodeObservation, ...] | None:

@@ -26,6 +26,10 @@ class FakeGateway(CellGateway):
         assert cell == "c"
         return self.wanted
 
+    def wait(self, cell: str, known: Desired, timeout: float) -> Desired:
+        assert timeout > 0
+        return self.desired(cell)
+
     def report(self, cell: str, nodes: Sequence[NodeObservation] | None, statuses: Sequence[LaunchStatus] = ()) -> None:
         self.nodes = nodes
         self.statuses = {(status.uid, status.epoch): status for status in statuses}
@@ -170,6 +174,36 @@ def test_engine_away_is_said_and_nothing_is_failed(agent: CellAgent, gateway: Fa
     agent.tick()
     assert gateway.nodes is None
     assert gateway.statuses["a", 1].phase is Phase.ABSENT
+
+
+def test_agent_outlives_what_a_tick_meets(agent: CellAgent, gateway: FakeGateway, driver: FakeDriver) -> None:
+    """A disk that is full for a moment, or a driver that breaks over its nodes, does not silence the cell for ever."""
+    stop, reported = threading.Event(), threading.Event()
+    report, observe = gateway.report, driver.nodes
+    failures = iter([OSError(28, "No space left on device"), ValueError("no such device")])
+
+    def once(error: Exception | None) -> None:
+        if error is not None:
+            raise error
+
+    def report_or_fail(cell: str, nodes: Sequence[NodeObservation] | None, statuses: Sequence[LaunchStatus]) -> None:
+        once(next(failures, None))
+        report(cell, nodes, statuses)
+        if nodes is not None:
+            reported.set()
+
+    def nodes_or_fail() -> Sequence[NodeObservation]:
+        once(next(failures, None))
+        return observe()
+
+    gateway.report, driver.nodes = report_or_fail, nodes_or_fail  # type: ignore[method-assign, assignment]  # breaks them
+    thread = threading.Thread(target=agent.run, args=(stop,))
+    thread.start()
+    seen = reported.wait(timeout=20)
+    stop.set()
+    thread.join(timeout=20)
+    assert seen
+    assert gateway.nodes == (NODE,)
 
 
 def test_fenced_epoch_is_reported(agent: CellAgent, gateway: FakeGateway, driver: FakeDriver) -> None:
