@@ -1,23 +1,26 @@
 """The bank: every training clip rendered once, as codec latents, audio tokens, foreground and captions.
 
 Ranks build it together, a shard at a time under that shard's lock, and later stages find it ready. A shard is a
-function of the data settings and the codec alone, and the folder's name is a digest of both.
+function of the data settings, the codec and the code that renders and encodes; the folder is named by a digest of all.
 """
 
 import fcntl
 import hashlib
+import inspect
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from helios.errors import NoSpaceError
 from helios_jobs.curriculum.config import DataConfig
-from helios_jobs.data.world import SIZE, Clips, identity, render_clips, scene
+from helios_jobs.data.world import Clips, identity, render_clips, scene, world_digest
 from helios_model.audio import frame_features, latent_tokens
 from helios_model.codec import GROUP, PATCH, PatchCodec, to_float
 from helios_model.config import ModelConfig
@@ -54,33 +57,35 @@ class Bank:
         return self.latents.shape[0]
 
 
-def fitted_codec(cache: Path, data: DataConfig, model: ModelConfig) -> PatchCodec:
+def fitted_codec(folder: Path, data: DataConfig, model: ModelConfig) -> PatchCodec:
     """The codec of these data: fitted by the first who asks, read by the others."""
+    settings = (data.seed, data.frames, data.scenes, data.codec_clips, model.size, model.channels)
+    key = hashlib.sha256(f"{settings}/{code_digest()}".encode()).hexdigest()
+    path = folder / f"codec-{key[:16]}.safetensors"
+
+    def fit() -> dict[str, Tensor]:
+        numbers = range(data.codec_clips)
+        clips = _render(list(numbers), [number % data.scenes for number in numbers], data, model.size)
+        fitted = PatchCodec(model.channels)
+        fitted.fit(to_float(torch.from_numpy(clips.frames)))
+        return fitted.state_dict()
+
+    build_once(path, fit)
     codec = PatchCodec(model.channels)
-    key = hashlib.sha256(f"{data.seed}/{data.frames}/{data.codec_clips}/{model.size}/{model.channels}".encode())
-    path = cache / f"codec-{key.hexdigest()[:16]}.safetensors"
-    with locked(path):
-        if not path.exists():
-            numbers = range(data.codec_clips)
-            clips = _render(list(numbers), [number % data.scenes for number in numbers], data, model.size)
-            codec.fit(to_float(torch.from_numpy(clips.frames)))
-            save_atomically(codec.state_dict(), path)
     codec.load_state_dict(load_file(path))
     return codec
 
 
-def load_bank(cache: Path, data: DataConfig, model: ModelConfig, codec: PatchCodec, *, rank: int) -> Bank:
-    """Build what is missing of the bank and return all of it; ranks start at different shards."""
-    folder = cache / f"bank-{_digest(data, model, codec)}"
-    folder.mkdir(parents=True, exist_ok=True)
-    starts = list(range(0, data.identities, SHARD))
-    paths = {start: folder / f"shard-{start:06d}.safetensors" for start in starts}
-    for start in starts[rank:] + starts[:rank]:
-        _build(paths[start], start, data, model, codec, wait=False)
-    for start in starts:
-        _build(paths[start], start, data, model, codec, wait=True)
-    shards = [load_file(paths[start]) for start in starts]
-    return Bank(**{name: torch.cat([shard[name] for shard in shards]) for name in Bank.__dataclass_fields__})
+def load_bank(folder: Path, data: DataConfig, model: ModelConfig, codec: PatchCodec, *, rank: int) -> Bank:
+    """Build what is missing of the bank, together with the other ranks, and return all of it."""
+    shards = folder / f"bank-{bank_digest(data, model, codec)}"
+    makers = {
+        shards / f"shard-{start:06d}.safetensors": partial(_shard, start, data, model, codec)
+        for start in range(0, data.identities, SHARD)
+    }
+    build_together(makers, rank=rank)
+    parts = [load_file(path) for path in makers]
+    return Bank(**{name: torch.cat([part[name] for part in parts]) for name in Bank.__dataclass_fields__})
 
 
 def encode_clips(clips: Clips, model: ModelConfig, codec: PatchCodec) -> dict[str, Tensor]:
@@ -103,31 +108,74 @@ def scene_prompt(caption: str) -> str:
     return ", ".join(["a person", *caption.split(", ")[-_SCENE_PARTS:]])
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of `path` among processes; it falls when the holder dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def build_together(makers: Mapping[Path, Callable[[], dict[str, Tensor]]], *, rank: int) -> None:
+    """Make the files that are missing; each rank starts at another one and passes by what somebody is at already."""
+    paths = list(makers)
+    first = rank % len(paths)
+    for path in paths[first:] + paths[:first]:
+        build_once(path, makers[path], wait=False)
+    for path in paths:
+        build_once(path, makers[path])
 
 
-def save_atomically(tensors: dict[str, Tensor], path: Path) -> None:
-    fresh = path.with_suffix(f".{os.getpid()}")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, fresh)
-    fresh.replace(path)
+def build_once(path: Path, make: Callable[[], dict[str, Tensor]], *, wait: bool = True) -> None:
+    """Make a file unless it is there, under a lock among processes that falls when its holder dies.
 
-
-def _build(path: Path, start: int, data: DataConfig, model: ModelConfig, codec: PatchCodec, *, wait: bool) -> None:
+    Args:
+        wait: for whoever holds the lock; otherwise leave the file to them.
+    """
     if path.exists():
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             return
         if not path.exists():
-            save_atomically(_shard(start, data, model, codec), path)
+            save_atomically(make(), path)
+
+
+def save_atomically(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file whole or not at all.
+
+    Raises:
+        NoSpaceError: the disk is full.
+    """
+    fresh = path.with_suffix(f".{os.getpid()}")
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, fresh)
+        fresh.replace(path)
+    except (OSError, SafetensorError) as error:  # safetensors tells the reason in words only
+        if "No space left" in str(error):
+            raise NoSpaceError(f"no space left to write {path.name}") from error
+        raise
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def bank_digest(data: DataConfig, model: ModelConfig, codec: PatchCodec) -> str:
+    """Names a bank by all that decides what is in it."""
+    key = hashlib.sha256(f"{data.model_dump_json()}/{model}/{code_digest()}".encode())
+    key.update(tensors_digest(codec.state_dict()))
+    return key.hexdigest()[:16]
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> bytes:
+    """SHA-256 over names and values."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        total.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return total.digest()
+
+
+@cache
+def code_digest() -> str:
+    """Digest of the code that a clip goes through on its way into the bank."""
+    digest = hashlib.sha256(world_digest().encode() + Path(__file__).read_bytes())
+    for part in (frame_features, PatchCodec, tokenize):
+        digest.update(Path(inspect.getfile(part)).read_bytes())
+    return digest.hexdigest()
 
 
 def _shard(start: int, data: DataConfig, model: ModelConfig, codec: PatchCodec) -> dict[str, Tensor]:
@@ -165,10 +213,3 @@ def _foreground(mask_BFHW: Tensor) -> Tensor:
     share = tiles.mean((3, 5))
     groups = torch.unflatten(share[:, 1:], 1, (-1, GROUP)).mean(2)
     return torch.cat([share[:, :1], groups], dim=1)
-
-
-def _digest(data: DataConfig, model: ModelConfig, codec: PatchCodec) -> str:
-    key = hashlib.sha256(f"{data.model_dump_json()}/{model}/{SIZE}/{REFERENCE_GROUPS}".encode())
-    for name, tensor in sorted(codec.state_dict().items()):
-        key.update(name.encode() + tensor.numpy().tobytes())
-    return key.hexdigest()[:16]

@@ -7,8 +7,8 @@ counts, and flow matching on the real clip anchors the whole. The reward network
 
 import copy
 import hashlib
+from functools import partial
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from helios_jobs.curriculum.bank import locked, save_atomically
+from helios_jobs.curriculum.bank import bank_digest, build_together, tensors_digest
 from helios_jobs.curriculum.config import StageConfig
 from helios_jobs.curriculum.objective import Batch, LossOutput
 from helios_jobs.curriculum.personality import Personality
 from helios_jobs.curriculum.stage import count_tokens, predict
-from helios_jobs.evaluate.probes import IdentityProbe, load_probes
+from helios_jobs.evaluate.probes import IdentityProbe, load_probes, protocol_hash
 from helios_model.codec import to_uint8
 from helios_model.dit import VideoRefDiT
 from helios_model.pipeline import AvatarPipeline, Sampling
@@ -90,15 +90,12 @@ class PreferenceTuning(Personality):
         """All pairs of all ranks, made once for this parent and these options."""
         folder = self.ctx.cache / f"pairs-{self._digest()}"
         reward = load_probes(self.ctx.cache).reward
-        groups = list(range(0, self.config.rlhf.pairs, _GROUP))
-        rank = self.ctx.rank % max(1, len(groups))
-        for start in groups[rank:] + groups[:rank]:
-            path = folder / f"pairs-{start:05d}.safetensors"
-            if not path.exists():
-                with locked(path):
-                    if not path.exists():
-                        save_atomically(self._make_pairs(start, reward), path)
-        parts = [load_file(folder / f"pairs-{start:05d}.safetensors") for start in groups]
+        makers = {
+            folder / f"pairs-{start:05d}.safetensors": partial(self._make_pairs, start, reward)
+            for start in range(0, self.config.rlhf.pairs, _GROUP)
+        }
+        build_together(makers, rank=self.ctx.rank)
+        parts = [load_file(path) for path in makers]
         return clear_pairs(
             {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, self.config.rlhf.margin
         )
@@ -149,11 +146,12 @@ class PreferenceTuning(Personality):
         return np.asarray(to_uint8(self.codec.decode(latents)).numpy())
 
     def _digest(self) -> str:
-        options = self.config.rlhf
-        text = f"{options.pairs}/{options.candidates}/{self.config.seed}/{self.config.data.model_dump_json()}"
-        key = hashlib.sha256(text.encode())
-        if self.ctx.parent is not None:
-            key.update(_file_digest(self.ctx.parent / "model.safetensors"))
+        """Names the pairs by all that decides them: conditions, reward, sampling and the model that drew them."""
+        options, frozen = self.config.rlhf, self.frozen
+        drawn = (options.pairs, options.candidates, _GROUP, self.config.seed, self.ctx.seed, self.sampling)
+        bank = bank_digest(self.config.data, frozen.config, self.codec)
+        key = hashlib.sha256(f"{drawn}/{bank}/{protocol_hash()}/{frozen.compute_dtype}".encode())
+        key.update(tensors_digest(frozen.state_dict()))
         return key.hexdigest()[:16]
 
 
@@ -177,8 +175,3 @@ def _masked_mean(error_BCTHW: Tensor, mask_B1THW: Tensor) -> Tensor:
 
 def _times(tensor: Tensor, count: int) -> Tensor:
     return tensor.repeat(count, *[1] * (tensor.ndim - 1))
-
-
-def _file_digest(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()

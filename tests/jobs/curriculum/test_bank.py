@@ -2,11 +2,25 @@ import fcntl
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
+from safetensors import SafetensorError
 
-from helios_jobs.curriculum.bank import fitted_codec, load_bank, locked, scene_prompt
-from helios_jobs.curriculum.config import StageConfig
+from helios.errors import NoSpaceError
+from helios_jobs.curriculum import bank as module
+from helios_jobs.curriculum.bank import (
+    bank_digest,
+    build_once,
+    build_together,
+    code_digest,
+    fitted_codec,
+    load_bank,
+    scene_prompt,
+)
+from helios_jobs.curriculum.config import DataConfig, StageConfig
+from helios_model.codec import PatchCodec
 from helios_model.config import preset
 
 
@@ -27,21 +41,82 @@ def test_a_bank_is_rendered_once_and_found_again(config_of: Callable[..., StageC
     assert 0 < float(bank.mask.float().mean()) < 1
 
 
-def test_a_lock_waits_for_its_holder(tmp_path: Path) -> None:
-    """Two processes never build the same file at once."""
+def test_a_file_in_the_making_is_waited_for(tmp_path: Path) -> None:
+    """Two processes never build the same file at once; who does not wait leaves it to the other."""
     entered = threading.Event()
+    path = tmp_path / "x.safetensors"
 
-    def late() -> None:
-        with locked(tmp_path / "x"):
-            entered.set()
+    def make() -> dict[str, torch.Tensor]:
+        entered.set()
+        return {"x": torch.zeros(1)}
 
-    with (tmp_path / "x.lock").open("w") as file:
+    with path.with_suffix(".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        thread = threading.Thread(target=late)
+        build_once(path, make, wait=False)
+        thread = threading.Thread(target=build_once, args=(path, make))
         thread.start()
         assert not entered.wait(0.05)
     assert entered.wait(5)
     thread.join()
+    assert path.exists()
+
+
+def test_ranks_pass_by_what_another_is_at(tmp_path: Path) -> None:
+    """While one rank is busy with its first file, the other makes all the rest."""
+    paths = [tmp_path / str(number) for number in range(4)]
+    made: list[str] = []
+    others_done = threading.Event()
+
+    def make(name: str, *, last: bool = False) -> dict[str, torch.Tensor]:
+        made.append(name)
+        assert not last or others_done.wait(10)
+        if len(made) == len(paths):
+            others_done.set()
+        return {"x": torch.zeros(1)}
+
+    busy = {path: (lambda path=path: make(path.name, last=path is paths[0])) for path in paths}
+    threads = [threading.Thread(target=build_together, args=(busy,), kwargs={"rank": rank}) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(made) == ["0", "1", "2", "3"]
+    assert all(path.exists() for path in paths)
+
+
+def test_a_bank_is_named_by_all_that_decides_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other settings, another codec or another version of the world's code: another bank and another codec file."""
+    data, model = DataConfig(identities=4, codec_clips=2), preset("micro")
+    codec, other = PatchCodec(model.channels), PatchCodec(model.channels)
+    other.image_mean += 1
+    names = [
+        bank_digest(data, model, codec),
+        bank_digest(data.model_copy(update={"scenes": 3}), model, codec),
+        bank_digest(data, preset("tiny"), codec),
+        bank_digest(data, model, other),
+    ]
+    fitted_codec(tmp_path, data, model)
+    fitted_codec(tmp_path, data.model_copy(update={"scenes": 3}), model)
+    code_digest.cache_clear()
+    monkeypatch.setattr(module, "world_digest", lambda: "another world")
+    names.append(bank_digest(data, model, codec))
+    fitted_codec(tmp_path, data, model)
+    code_digest.cache_clear()
+    assert len(set(names)) == len(names)
+    assert len(list(tmp_path.glob("codec-*.safetensors"))) == 3
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What safetensors says in words becomes the error that ends a job for good."""
+
+    def full(_: Any, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(module, "save_file", full)
+    with pytest.raises(NoSpaceError, match=r"to write x\.safetensors"):
+        build_once(tmp_path / "x.safetensors", lambda: {"x": torch.zeros(1)})
+    assert [path.name for path in tmp_path.iterdir()] == ["x.lock"]
 
 
 def test_a_scene_prompt_says_nothing_of_the_person() -> None:
