@@ -22,6 +22,8 @@ from helios.durable import read_json, write_json
 from helios.errors import EngineError
 
 MARK = "HELIOS_PROGRAM"
+NO_PID = -1
+"""Of a start whose first process is not known yet; only its mark finds it."""
 LOG_BYTES = 64 * 1024 * 1024
 """A program's log is put aside (one older is kept) at its next start when it is larger."""
 
@@ -35,6 +37,8 @@ class Handle:
     mark: str
 
     def is_alive(self) -> bool:
+        if self.pid == NO_PID:
+            return False
         try:
             process = psutil.Process(self.pid)
             return abs(float(process.create_time()) - self.created) < 0.05 and _is_alive(process)
@@ -42,13 +46,23 @@ class Handle:
             return False
 
     def processes(self) -> list[psutil.Process]:
-        """Return every living process of this start, whoever is its parent now."""
+        """Return every living process of this start, whoever is its parent now; not what other programs it started."""
         found = {process.pid: process for process in marked({MARK: self.mark})}
         if self.is_alive():
             with suppress(psutil.NoSuchProcess):
-                head = psutil.Process(self.pid)
-                found.update({process.pid: process for process in (head, *head.children(recursive=True))})
+                found.update({process.pid: process for process in self._family(psutil.Process(self.pid))})
         return list(found.values())
+
+    def _family(self, head: psutil.Process) -> list[psutil.Process]:
+        """The process and its descendants, less those that carry another program's mark, and their descendants."""
+        family, others = [head], set()
+        for process in head.children(recursive=True):  # parents come before their children
+            with suppress(psutil.NoSuchProcess):
+                if process.ppid() in others or _mark(process) not in {self.mark, ""}:
+                    others.add(process.pid)
+                else:
+                    family.append(process)
+        return family
 
     def uptime(self) -> float:
         return time.time() - self.created
@@ -80,12 +94,14 @@ class Program:
         facts: Mapping[str, str] | None = None,
         drop_env: Sequence[str] = (),
     ) -> Handle:
-        """Start it in a session of its own. Raises `EngineError` where it is no program."""
+        """Start it in a session of its own. Raises `EngineError` where it cannot be started; nothing is left then."""
         mark = uuid.uuid4().hex
         environment = {key: value for key, value in os.environ.items() if key not in drop_env} | dict(env or {})
         log.parent.mkdir(parents=True, exist_ok=True)
-        _put_aside(log)
         try:
+            _put_aside(log)
+            # The mark first: whoever dies between here and the last line leaves a program that can be found and ended.
+            self._write(Handle(pid=NO_PID, created=0.0, mark=mark), facts or {})
             with log.open("ab") as output:
                 process = subprocess.Popen(
                     list(argv),
@@ -97,14 +113,23 @@ class Program:
                 )
         except OSError as error:
             raise EngineError(f"{self.name} cannot be started: {argv[0]}: {error.strerror}") from error
-        _reap_later(process)
+        # Before it may be reaped: one that has ended already is asked for its start time as a zombie.
         handle = Handle(pid=process.pid, created=psutil.Process(process.pid).create_time(), mark=mark)
-        write_json(self.record, {"handle": asdict(handle), "facts": dict(facts or {})}, private=True)
+        _reap_later(process)
+        try:
+            self._write(handle, facts or {})
+        except OSError as error:
+            end(handle, name=self.name, term_s=0.0)
+            raise EngineError(f"{self.name} cannot be started: {self.record}: {error.strerror}") from error
         return handle
 
     def forget(self) -> None:
         """Let go of an ended start; what it was told to remember stays for the next one (ports, to use them again)."""
-        write_json(self.record, {"handle": None, "facts": self.facts()}, private=True)
+        self._write(None, self.facts())
+
+    def _write(self, handle: Handle | None, facts: Mapping[str, str]) -> None:
+        data = {"handle": asdict(handle) if handle else None, "facts": dict(facts)}
+        write_json(self.record, data, private=True)
 
     def stop(self, *, term_s: float = 10.0) -> int:
         """End every process of the last start and return how many there were; verified, idempotent."""
@@ -150,6 +175,14 @@ def marked(marks: Mapping[str, str]) -> list[psutil.Process]:
         except (psutil.Error, OSError):
             continue  # gone meanwhile, or another user's: not ours
     return found
+
+
+def _mark(process: psutil.Process) -> str:
+    """The mark of the program that the process belongs to; empty where it has none or hides it."""
+    try:
+        return str(process.environ().get(MARK, ""))
+    except (psutil.AccessDenied, OSError):
+        return ""
 
 
 def free_port(*, preferred: int = 0, taken: Collection[int] = ()) -> int:

@@ -1,23 +1,35 @@
 """Programs are found and ended by their handles, whatever became of their first process."""
 
+import errno
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from helios.adapters.programs import MARK, Handle, Program, free_port, is_free, marked
+from helios.durable import write_json
 from helios.errors import EngineError
 
 PARENT = """
 import subprocess, sys, time
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
 print("up", flush=True)
+time.sleep(600)
+"""
+
+NESTED = """
+import sys, time
+from pathlib import Path
+from helios.adapters.programs import Program
+Program("second", Path({record!r})).start([sys.executable, "-c", {parent!r}], log=Path({log!r}))
 time.sleep(600)
 """
 
@@ -60,6 +72,69 @@ def test_orphans_are_found_by_their_mark(program: Program, tmp_path: Path) -> No
     assert not handle.is_alive()
     assert len(handle.processes()) == 1
     assert program.stop() == 1
+    assert handle.processes() == []
+
+
+def test_program_started_by_a_program_is_its_own(program: Program, tmp_path: Path) -> None:
+    """Ending the first leaves the second and its children running: it is ended by its own handle, in its own time."""
+    second = Program("second", tmp_path / "second.json")
+    nested = NESTED.format(record=str(tmp_path / "second.json"), log=str(tmp_path / "second.log"), parent=PARENT)
+    handle = program.start([sys.executable, "-c", nested], log=tmp_path / "log")
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "second.log").exists() or b"up" not in (tmp_path / "second.log").read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    try:
+        assert program.stop(term_s=0.1) == 1
+        assert not handle.is_alive()
+        nested_handle = second.handle()
+        assert nested_handle is not None
+        assert nested_handle.is_alive()
+        assert second.stop(term_s=0.1) == 2
+    finally:
+        second.stop(term_s=0.1)
+
+
+@pytest.mark.parametrize("written", [0, 1])
+def test_start_that_cannot_be_noted_leaves_no_process(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    """With no space for the handle, before the start or after it, the error says so and nothing runs unseen."""
+    marks: list[str] = []
+
+    def full(path: Path, data: dict[str, Any], *, private: bool) -> None:
+        marks.append(data["handle"]["mark"])
+        if len(marks) > written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_json(path, data, private=private)
+
+    monkeypatch.setattr("helios.adapters.programs.write_json", full)
+    with pytest.raises(EngineError, match=r"demo cannot be started: .*No space left"):
+        program.start([sys.executable, "-c", PARENT], log=tmp_path / "log")
+    assert marked({MARK: marks[0]}) == []
+    assert not any(handle.is_alive() for handle in [program.handle()] if handle)
+
+
+def test_starter_that_dies_leaves_a_program_that_is_found(program: Program, tmp_path: Path) -> None:
+    """The mark is on disk before the program runs: killed in between, its starter's successor can still end it."""
+    write_once = """
+import os, sys
+from pathlib import Path
+from helios.adapters import programs
+first = programs.write_json
+def write_json(*arguments, **options):
+    first(*arguments, **options)
+    programs.write_json = lambda *_, **__: os._exit(9)
+programs.write_json = write_json
+programs.Program("demo", Path(sys.argv[1])).start([sys.executable, "-c", sys.argv[3]], log=Path(sys.argv[2]))
+"""
+    command = [sys.executable, "-c", write_once, str(program.record), str(tmp_path / "log"), PARENT]
+    assert subprocess.run(command, check=False).returncode == 9
+    handle = program.handle()
+    assert handle is not None
+    assert not handle.is_alive()
+    assert handle.processes()
+    assert program.stop() >= 1
     assert handle.processes() == []
 
 
