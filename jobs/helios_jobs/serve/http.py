@@ -266,7 +266,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        form = headers.get(b"content-type", b"").startswith(b"multipart/form-data")
+        form = headers.get(b"content-type", b"").lower().startswith(b"multipart/form-data")
         limit = self._upload_bytes if form else _JSON_BODY_BYTES
         message = f"the request is over {limit} bytes"
         length = headers.get(b"content-length", b"0")

@@ -129,15 +129,14 @@ class Records:
         draft = self.incoming / request.id
         draft.mkdir()
         try:
-            np.save(draft / "reference.npy", reference, allow_pickle=False)
-            np.save(draft / "speech.npy", speech, allow_pickle=False)
-            write_atomically(draft / "request.json", request.model_dump_json())
-            write_atomically(draft / "status.json", VideoState().model_dump_json())
-            draft.rename(self._video(request.id))
-        except OSError as error:
+            with _space_for("the request"):
+                np.save(draft / "reference.npy", reference, allow_pickle=False)
+                np.save(draft / "speech.npy", speech, allow_pickle=False)
+                write_atomically(draft / "request.json", request.model_dump_json())
+                write_atomically(draft / "status.json", VideoState().model_dump_json())
+                draft.rename(self._video(request.id))
+        except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
-            if error.errno == errno.ENOSPC:
-                raise NoSpaceError("no space left to store the request") from error
             raise
 
     def video(self, video_id: str) -> tuple[VideoRequest, VideoState]:
@@ -182,7 +181,9 @@ class Records:
         shutil.rmtree(grave, ignore_errors=True)
 
     def add_consent(self, consent: Consent) -> None:
-        write_atomically(self.folder / "consents" / f"{consent.id}.json", consent.model_dump_json())
+        """Raises `NoSpaceError`."""
+        with _space_for("the consent"):
+            write_atomically(self.folder / "consents" / f"{consent.id}.json", consent.model_dump_json())
 
     def consent(self, consent_id: str) -> Consent:
         """Raises `NotFoundError`."""
@@ -203,7 +204,9 @@ class Records:
         return use if use is not None and self._video(use.video).exists() else None
 
     def remember_key(self, key: str, use: KeyUse) -> None:
-        write_atomically(self._key(key), use.model_dump_json())
+        """Raises `NoSpaceError`."""
+        with _space_for("the request"):
+            write_atomically(self._key(key), use.model_dump_json())
 
     def _video(self, video_id: str) -> Path:
         if not _is_id(video_id, "video"):
@@ -229,6 +232,17 @@ def new_id(kind: str) -> str:
 
 def _is_id(text: str, kind: str) -> bool:
     return re.fullmatch(rf"{kind}_[0-9a-f]{{24}}", text) is not None
+
+
+@contextlib.contextmanager
+def _space_for(what: str) -> Iterator[None]:
+    """Tells a full disk from other faults of it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise NoSpaceError(f"no space left to store {what}") from error
+        raise
 
 
 def write_atomically(path: Path, text: str) -> None:

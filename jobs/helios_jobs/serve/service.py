@@ -174,9 +174,9 @@ class VideoService:
                 text=draft.text,
                 voice=draft.voice,
             )
-            self.records.add_video(request, draft.reference, draft.speech)
-            if key:
+            if key:  # first: a key of no video counts as unused, but a video without its key would be made twice
                 self.records.remember_key(key, KeyUse(video=request.id, digest=digest))
+            self.records.add_video(request, draft.reference, draft.speech)
             self._unfinished.add(request.id)
         self._queue.put(request.id)
         return request

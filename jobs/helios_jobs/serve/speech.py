@@ -59,7 +59,9 @@ def _program() -> str:
 def _run(arguments: list[str], stdin: str, *, program: str | None = None) -> str:
     command = [program or _program(), *arguments]
     try:
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
+        done = subprocess.run(
+            command, input=stdin, capture_output=True, encoding="utf-8", timeout=_TIMEOUT_S, check=True
+        )
     except subprocess.CalledProcessError as error:
         raise EngineError(f"{PROGRAM} failed: {str(error.stderr).strip()[:200]}") from error
     except subprocess.TimeoutExpired as error:

@@ -100,6 +100,28 @@ def test_queue_is_bounded_and_says_when_to_come_back(
         assert finished(client, post(2).json()["id"])["status"] == "completed"
 
 
+def test_a_replica_that_dies_while_it_accepts_makes_no_video_twice(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is cut off between key and video, the repeat of the request ends with one video."""
+
+    class DiedError(Exception):
+        pass
+
+    def die(*_: object) -> None:
+        raise DiedError
+
+    service = make_service()
+    for cut in ("remember_key", "add_video"):
+        with monkeypatch.context() as patch:
+            patch.setattr(service.records, cut, die)
+            with pytest.raises(DiedError):
+                service.accept(_draft(service), key=cut, digest="d")
+        made = service.accept(_draft(service), key=cut, digest="d")
+        assert service.accept(_draft(service), key=cut, digest="d").id == made.id
+    assert len(service.records.videos()) == 2
+
+
 def test_replica_that_is_stopped_hands_its_work_on(make_service: MakeService, pipeline: AvatarPipeline) -> None:
     """Stopped in the middle of a video, a replica puts it back; the next one makes it and all behind it, in order."""
     gated = GatedPipeline(pipeline)

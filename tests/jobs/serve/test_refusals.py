@@ -145,6 +145,32 @@ def test_full_disk_is_a_507_and_leaves_nothing(
     assert _left_behind(tmp_path) == []
 
 
+def test_full_disk_is_said_of_every_record(
+    client: TestClient, consent: str, clip: bytes, sound: bytes, tmp_path: Path, *, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A consent or an Idempotency-Key that cannot be written is a 507 too, and no video is made that was refused."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("helios_jobs.serve.records.write_atomically", full)
+    terms = {"subject": "A", "granted_by": "A", "statement": "yes"}
+    _assert_envelope(client.post("/v1/consents", json=terms), 507, "no_space", None)
+    files = {"video_reference": clip, "audio_reference": sound}
+    answer = client.post("/v1/videos", files=files, data={"consent_id": consent}, headers={"Idempotency-Key": "k"})
+    _assert_envelope(answer, 507, "no_space", None)
+    assert _left_behind(tmp_path) == []
+
+
+def test_media_types_are_read_in_any_case(client: TestClient, consent: str, make_clip: Make) -> None:
+    """A form larger than a JSON body may be is a form, however its media type is written."""
+    head = f'--X\r\ncontent-disposition: form-data; name="consent_id"\r\n\r\n{consent}\r\n--X\r\n'
+    head += 'content-disposition: form-data; name="video_reference"; filename="a"\r\n\r\n'
+    body = head.encode() + make_clip(frames=5) + bytes(70_000) + b"\r\n--X--\r\n"
+    answer = client.post("/v1/videos", content=body, headers={"content-type": "Multipart/Form-Data; boundary=X"})
+    _assert_envelope(answer, 400, "missing_field", "audio_reference")
+
+
 def test_every_code_a_client_may_meet_is_documented() -> None:
     """The reference page has each code that the service's source can answer with."""
     if not PAGE.exists():
