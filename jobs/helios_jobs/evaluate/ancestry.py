@@ -33,12 +33,9 @@ def _download(source: str, scratch: Path) -> Path:
 
 
 def read_lineage(bundle: Path) -> dict[str, Any]:
-    """What the bundle's maker recorded; empty where it recorded nothing."""
+    """What the bundle's maker recorded; empty where it recorded nothing. Raises `InputError` where it is damaged."""
     path = bundle / "lineage.json"
-    if not path.is_file():
-        return {}
-    lineage = json.loads(path.read_text(encoding="utf-8"))
-    return lineage if isinstance(lineage, dict) else {}
+    return _read(path) if path.is_file() else {}
 
 
 def find_ancestor(bundle: Path, stage: str) -> Path | None:
@@ -56,9 +53,8 @@ def find_ancestor(bundle: Path, stage: str) -> Path | None:
 
 
 def stage_of(bundle: Path) -> str:
-    """The stage that made a bundle, as its config.json says; empty if it does not."""
-    document = json.loads((bundle / "config.json").read_text(encoding="utf-8"))
-    return str(document.get("stage", ""))
+    """The stage that made a bundle, as its config.json says; empty if it does not. Raises `InputError`: damaged."""
+    return str(_read(bundle / "config.json").get("stage", ""))
 
 
 def distilled_guidance(bundle: Path) -> Guidance:
@@ -67,3 +63,13 @@ def distilled_guidance(bundle: Path) -> Guidance:
     config = read_lineage(distilled).get("config", {}) if distilled else {}
     options = DistillOptions(**config.get("distill", {}))
     return Guidance(text=options.text_guidance, audio=options.audio_guidance)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{path} is not a JSON object")
+    return document

@@ -7,6 +7,7 @@ that *rewards* see different features of different people, so that optimising th
 
 import fcntl
 import hashlib
+import inspect
 import io
 import json
 from collections.abc import Iterator
@@ -212,10 +213,11 @@ def fit_probes() -> Probes:
 
 @cache
 def protocol_hash() -> str:
-    """Twelve hex digits of all that decides what a figure means: the code of the world, the probes and the metrics."""
+    """Twelve hex digits of what decides a figure's meaning: the code of world, held-out set, codec, probes, metrics."""
     here = Path(__file__)
     digest = hashlib.sha256(world.world_digest().encode())
-    for source in (here, here.with_name("metrics.py")):
+    codec = Path(inspect.getfile(PatchCodec))
+    for source in (here, here.with_name("metrics.py"), here.with_name("heldout.py"), codec):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:12]
 

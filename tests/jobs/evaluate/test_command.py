@@ -113,6 +113,18 @@ def test_a_folder_without_a_bundle_is_an_input_error(tmp_path: Path, capsys: pyt
     assert "no bundle" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("name", "content"), [("config.json", "{"), ("lineage.json", "[]"), ("config.json", '"x"')])
+def test_a_damaged_bundle_is_an_input_error(
+    name: str, content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be read is named in one sentence with exit code 2, before anything is measured."""
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / name).write_text(content)
+    assert main(["--bundle", str(tmp_path), "--out", str(tmp_path / "out")], {}) == 2
+    assert name in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
 def test_evaluation_needs_no_ray() -> None:
     """Importing the evaluation and its config loads no Ray, and the config alone no torch."""
     code = (
