@@ -27,9 +27,13 @@ def _observe_placed(machine: JobMachine, spec: JobSpec, seen: LaunchStatus) -> N
         _alive(machine, seen)
     elif machine.stopping and seen.phase in {Phase.STOPPED, Phase.ABSENT}:
         _over(machine, spec, machine.stopping["reason"], machine.stopping["message"])
-    elif seen.phase in {Phase.FAILED, Phase.STOPPED}:
+    elif seen.phase is Phase.FAILED:
         machine.report(seen.progress)
         _over(machine, spec, seen.reason or str(seen.phase), seen.message)
+    elif seen.phase is Phase.STOPPED:
+        # Its cell was told to stop it (`helios down`): however the program took that, it is no failure of it.
+        machine.report(seen.progress)
+        _over(machine, spec, seen.reason if seen.reason in status.NOT_CHARGED else status.STOPPED, seen.message)
     elif seen.phase is Phase.ABSENT:
         _absent(machine, seen)
 

@@ -12,7 +12,9 @@ NEVER_RETRIED = frozenset({"InvalidConfig", "NoSpace", "RetriesSpent", "SecretUn
 """Reasons that the same start again cannot cure."""
 START_LOST = "StartLost"
 """A start that left no trace."""
-NOT_CHARGED = frozenset({START_LOST, "EngineLost", "Preempted"})
+STOPPED = "Stopped"
+"""An end that was asked for on the cell, as `helios down` does."""
+NOT_CHARGED = frozenset({START_LOST, STOPPED, "EngineLost", "Preempted"})
 """Ends that are no failure of the program, so they take none of its `retry.maxRetries`."""
 MAX_RESTARTS = 100
 """Restarts of any kind after which a job is given up: one that takes its engine down must not do so forever."""

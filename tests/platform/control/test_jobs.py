@@ -105,12 +105,20 @@ def test_retries_are_counted_and_end(fleet: Any) -> None:
     assert fleet.cell.starts["job"] == 3
 
 
-@pytest.mark.parametrize("reason", ["EngineLost", "Preempted"])
-def test_ends_that_are_not_the_programs_fault_take_no_retry(fleet: Any, reason: str) -> None:
-    """A job without a single retry outlives its engine and a stop of the fleet; restarts are counted all the same."""
+@pytest.mark.parametrize(
+    ("phase", "reason"),
+    [
+        (Phase.FAILED, "EngineLost"),
+        (Phase.STOPPED, "Preempted"),
+        (Phase.STOPPED, "Stopped"),
+        (Phase.STOPPED, "Error"),  # what a program without a handler makes of SIGTERM
+    ],
+)
+def test_ends_that_are_not_the_programs_fault_take_no_retry(fleet: Any, phase: Phase, reason: str) -> None:
+    """A job without a single retry outlives its engine and a stop of the cell; restarts are counted all the same."""
     fleet.job(retry={"maxRetries": 0})
     for _ in range(3):
-        fleet.end("job", Phase.FAILED, reason)
+        fleet.end("job", phase, reason)
     assert fleet.running("job")[1] == 4
     assert (fleet.status("job")["restarts"], fleet.status("job")["failures"]) == (3, 0)
 
