@@ -136,6 +136,7 @@ def _daemon(home: Home) -> "Program":
 def _start_daemon(home: Home, daemon: "Program", port: int | None) -> "Handle":
     from helios.adapters.programs import free_port, is_free
 
+    daemon.stop()  # what is left of a start that was cut short before its process was noted
     if port is not None and not is_free(port):
         raise PortInUseError(f"port {port} is in use", hint="without --port a free one is taken")
     chosen = port or free_port(preferred=home.ports().get("api", 0))

@@ -4,12 +4,16 @@ import json
 import socket
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from helios.adapters.programs import NO_PID, Program, end
 from helios.cli.home import Home, Progress
 from helios.cli.main import run
+from helios.durable import write_json
+from helios.errors import EngineError
 
 
 @pytest.fixture
@@ -53,6 +57,23 @@ def test_port_that_is_taken(home: Home, capsys: pytest.CaptureFixture[str]) -> N
     assert f"port {port} is in use" in capsys.readouterr().err
     assert not home.daemon.exists()
     assert "api" not in home.ports()
+
+
+def test_half_started_daemon_is_ended_before_the_next(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """kill -9 of `helios up` before it noted its daemon's process: the next `up` ends that daemon, not two of them."""
+    half = Program("HELIOS", home.daemon)
+    started = half.start([sys.executable, "-c", "import time; time.sleep(600)"], log=home.log)
+    write_json(home.daemon, {"handle": asdict(replace(started, pid=NO_PID, created=0.0)), "facts": {}})
+
+    def cannot(*_: object, **__: object) -> None:
+        raise EngineError("not in this test")
+
+    monkeypatch.setattr(Program, "start", cannot)
+    try:
+        assert run(["up"]) == EngineError.exit_code
+        assert not started.is_alive()
+    finally:
+        end(started, name="daemon", term_s=0.0)
 
 
 def test_state_folder_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
