@@ -1,14 +1,17 @@
 """A stage's run in MLflow, written from a background thread: a slow or absent server never holds up a step."""
 
+import json
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from helios_jobs.curriculum.config import StageConfig
+from helios_jobs.data.world import world_digest
 from helios_jobs.train.context import JobContext
 
 BATCH = 1000
@@ -26,7 +29,7 @@ class RunPlan:
     Attributes:
         tags: of the run; `helios.job_uid` finds it again after a restart.
         parent_tags: of the curriculum's run above it, found by all of them; empty for a lone job.
-        dataset: name and digest of the data the stage learns from.
+        dataset: name of the data the stage learns from, and what decides them: settings and version of the code.
     """
 
     experiment: str
@@ -61,7 +64,7 @@ def describe_run(job: JobContext, config: StageConfig, *, world_size: int) -> Ru
         "mlflow.source.git.commit": os.environ.get("HELIOS_GIT_COMMIT", ""),
     }
     parent = {"helios.curriculum_uid": lineage.curriculum_uid, "helios.curriculum_run": str(lineage.run)}
-    world = config.data.model_dump_json()
+    world = json.dumps({"world": world_digest(), **config.data.model_dump(mode="json")})
     return RunPlan(
         experiment=lineage.curriculum or job.name,
         name=lineage.stage or job.name,
@@ -167,14 +170,10 @@ class Tracker:
                 batch = self._metrics[:BATCH]
                 tasks = [] if batch else list(self._tasks)[:1]
             if batch:
-                client.log_batch(self.run_id, metrics=[Metric(*entry) for entry in batch])
+                metrics = [Metric(*entry) for entry in batch]
+                self._attempt("metrics", partial(client.log_batch, self.run_id, metrics=metrics))
             for what, task, done in tasks:
-                try:
-                    task(client, self.run_id)
-                except Exception as error:
-                    if not _permanent(error):
-                        raise
-                    self._warn(f"not recorded: {what}: {str(error)[:200]}")
+                self._attempt(what, partial(task, client, self.run_id))
                 done.set()
             if not batch and not tasks:
                 return
@@ -182,6 +181,15 @@ class Tracker:
                 del self._metrics[: len(batch)]
                 for _ in tasks:
                     self._tasks.popleft()
+
+    def _attempt(self, what: str, write: Callable[[], None]) -> None:
+        """Write once; only an outage is raised, to be tried again."""
+        try:
+            write()
+        except Exception as error:
+            if not _permanent(error):
+                raise
+            self._warn(f"not recorded: {what}: {str(error)[:200]}")
 
     def _warn(self, message: str) -> None:
         if message != self._warning:

@@ -1,6 +1,7 @@
 """The tracker: buffered, ordered, patient, and never in the job's way."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 
+from helios_jobs.curriculum.config import StageConfig
+from helios_jobs.train import tracking
+from helios_jobs.train.context import read_context
 from helios_jobs.train.registry import register_bundle
-from helios_jobs.train.tracking import RunPlan, Tracker, flat
+from helios_jobs.train.tracking import RunPlan, Tracker, describe_run, flat
 
 PLAN = RunPlan(
     experiment="toy",
@@ -92,6 +96,17 @@ def test_a_refused_record_does_not_hold_up_the_next(store: str) -> None:
     assert MlflowClient(store, store).get_run(closing.run_id).data.tags["after"] == "written"
 
 
+def test_refused_metrics_do_not_hold_up_the_end(store: str) -> None:
+    """A figure whose name MLflow forbids is dropped with a warning; the run still gets its final status."""
+    tracker = Tracker(store, PLAN, interval=0.01)
+    tracker.metrics({"loss%": 1.0}, 1)
+    tracker.tags({"after": "metrics"})
+    closing = tracker.finish("FINISHED", timeout=10)
+    assert "not recorded: metrics" in closing.warning
+    run = MlflowClient(store, store).get_run(closing.run_id)
+    assert (run.info.status, run.data.tags["after"]) == ("FINISHED", "metrics")
+
+
 def test_a_restart_continues_the_run_and_its_parent(store: str) -> None:
     """The same job finds its run again; another stage of the same curriculum shares the parent."""
     one = Tracker(store, PLAN, interval=0.01).finish("SCHEDULED").run_id
@@ -136,6 +151,17 @@ def test_a_job_registers_once(store: str, tmp_path: Path, monkeypatch: pytest.Mo
     folder = Path(download_artifacts("models:/avatar@production", tracking_uri=store, dst_path=str(tmp_path / "got")))
     assert {path.name for path in folder.iterdir()} >= {"MLmodel", "README.md", "bundle"}
     assert (folder / "bundle" / "config.json").read_text() == "{}"
+
+
+def test_the_data_set_is_named_by_settings_and_code(
+    job_environ: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same settings of another version of the world's code are another data set in the run's lineage."""
+    job, config = read_context(job_environ()), StageConfig(stage="t2v", steps=1)
+    here = describe_run(job, config, world_size=2).dataset
+    monkeypatch.setattr(tracking, "world_digest", lambda: "another world")
+    assert here is not None
+    assert describe_run(job, config, world_size=2).dataset != here
 
 
 def test_settings_become_flat_parameters() -> None:
