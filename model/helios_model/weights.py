@@ -38,15 +38,27 @@ def write_bundle(folder: Path, documents: Mapping[str, Any], tensors: Mapping[st
         for name, state in tensors.items():
             save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, fresh / name)
         if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-            folder.replace(old / "bundle")
-            fresh.replace(folder)
-            shutil.rmtree(old)
+            _swap(folder, fresh)
         else:
             fresh.replace(folder)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
+
+
+def _swap(folder: Path, fresh: Path) -> None:
+    """Put `fresh` in the place of `folder`, or leave `folder` where it was."""
+    grave = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+    old = grave / "bundle"
+    try:
+        folder.replace(old)
+        fresh.replace(folder)
+    except OSError:
+        if old.exists():
+            old.replace(folder)
+        grave.rmdir()
+        raise
+    shutil.rmtree(grave)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
