@@ -2,9 +2,12 @@
 
 import asyncio
 import errno
+import os
 import re
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +23,7 @@ from helios_jobs.serve.http import create_app
 from helios_jobs.serve.service import VideoService
 
 Make = Callable[..., bytes]
+SAID = "Grüße, 世界"
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "videos-api.md"
 
 
@@ -209,6 +213,19 @@ def test_speech_from_text_without_espeak_names_the_package(
     answer = client.post("/v1/videos", files=files, data={"consent_id": consent, "text": "hello"})
     _assert_envelope(answer, 503, "text_to_speech_unavailable", "text")
     assert "install the package espeak-ng" in answer.json()["error"]["message"]
+
+
+def test_text_of_any_language_reaches_the_program_in_any_locale(tmp_path: Path) -> None:
+    """A service that runs in the C locale still hands over what it was sent, as UTF-8."""
+    program = tmp_path / speech.PROGRAM
+    program.write_text('#!/bin/sh\ncase "$1" in --voices) echo H; echo 5 en M en x;; *) /bin/cat > "$5";; esac\n')
+    program.chmod(0o755)
+    out = tmp_path / "spoken.wav"
+    call = f"speak({SAID!a}, 'en', pathlib.Path({str(out)!r}))"
+    code = f"import pathlib; from helios_jobs.serve.speech import speak; {call}"
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PATH": str(tmp_path)}
+    subprocess.run([sys.executable, "-X", "utf8=0", "-c", code], check=True, env={**os.environ, **plain})
+    assert out.read_text(encoding="utf-8") == SAID
 
 
 @pytest.mark.parametrize(
