@@ -116,6 +116,19 @@ class Stage:
             batch["anchor"] = latents[:, :, 0]
         return batch
 
+    def captioned_clip(self, step: int) -> tuple[Batch, torch.Generator]:
+        """The clips of a pretraining step with their captions, and this rank's random numbers after they were drawn."""
+        shared, own = self.draws(step, shared=True), self.draws(step)
+        shares = torch.tensor([self.config.prefix, self.config.image])
+        prefix, image = (torch.rand(2, generator=shared) < shares).tolist()
+        size = (self.config.batch,)
+        people = torch.randint(self.bank.identities, size, generator=own)
+        places = torch.randint(self.config.data.scenes, size, generator=own)
+        which = torch.randint(2, size, generator=own)
+        drop = torch.rand(size, generator=own) < self.config.text_drop
+        batch = self.clip(people, places, prefix=prefix, image=image)
+        return batch | {"text": self.words(people, places, which, drop)}, own
+
     def words(self, people: Tensor, places: Tensor, which: Tensor, drop: Tensor) -> Tensor:
         """Word numbers of captions; `which` 0 is the whole one and 1 the scene, dropped ones are silent."""
         words_BL = self.bank.words[people, places, which].long()

@@ -1,7 +1,5 @@
 """Stage 1, T2V pretraining: flow matching on captions, with a clean image of the clip in part of the steps (I2V)."""
 
-import torch
-
 from helios_jobs.curriculum.objective import Batch
 from helios_jobs.curriculum.stage import Stage
 
@@ -10,16 +8,6 @@ class TextToVideo(Stage):
     unused = ("audio",)
 
     def batch(self, step: int) -> Batch:
-        shared, own = self.draws(step, shared=True), self.draws(step)
-        prefix, image = (
-            torch.rand(2, generator=shared) < torch.tensor([self.config.prefix, self.config.image])
-        ).tolist()
-        size = (self.config.batch,)
-        people = torch.randint(self.bank.identities, size, generator=own)
-        places = torch.randint(self.config.data.scenes, size, generator=own)
-        batch = self.clip(people, places, prefix=prefix, image=image)
+        batch, own = self.captioned_clip(step)
         del batch["audio"]
-        which = torch.randint(2, size, generator=own)
-        drop = torch.rand(size, generator=own) < self.config.text_drop
-        batch["text"] = self.words(people, places, which, drop)
         return self.placed(batch | self.noisy(batch["clean"], own))
