@@ -1,6 +1,5 @@
 """Routes of the objects: apply, list, watch, get, delete, explain; and the actions that some kinds have."""
 
-import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Response
@@ -102,10 +101,6 @@ def action_router(store: Store) -> APIRouter:
 
 
 def _checked(body: Object, kind: str, name: str) -> AnyDocument:
-    try:
-        json.dumps(body, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:  # JSON can escape half a surrogate pair; nothing could ever print it again
-        raise SpecError([Problem("has text that is not Unicode", value=ascii(error.object[error.start]))]) from error
     document = from_json(body)
     problems = [
         Problem(f"the URL says {wanted!r}", field=field, value=found)

@@ -113,7 +113,7 @@ def _document(data: object, source: Source | None, problems: list[Problem]) -> A
 
 
 def _not_json(data: object) -> list[Problem]:
-    """What YAML would not have let through: bottomless nesting, and numbers that JSON cannot write."""
+    """What YAML would not have let through: bottomless nesting, and what JSON in UTF-8 cannot write."""
     open_: list[tuple[FieldPath, object]] = [((), data)]
     problems: list[Problem] = []
     while open_:
@@ -121,12 +121,28 @@ def _not_json(data: object) -> list[Problem]:
         if len(path) > MAX_DEPTH:
             return [Problem(f"nested deeper than {MAX_DEPTH} levels", field=dotted(path[:4]))]
         if isinstance(here, Mapping):
-            open_ += [((*path, str(key)), value) for key, value in here.items()]
+            open_ += [((*path, _printable(str(key))), value) for key, value in here.items()]
+            problems += [_not_text((*path, _printable(key)), key) for key in here if _is_broken(key)]
         elif isinstance(here, list):
             open_ += [((*path, index), value) for index, value in enumerate(here)]
+        elif _is_broken(here):
+            problems.append(_not_text(path, here))
         elif isinstance(here, float) and not math.isfinite(here):
             problems.append(Problem("expected a number that is finite", field=dotted(path), value=str(here)))
     return problems
+
+
+def _is_broken(value: object) -> bool:
+    """Whether it is text with half a surrogate pair, which JSON can escape and nothing could ever print again."""
+    return isinstance(value, str) and _printable(value) != value
+
+
+def _printable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _not_text(path: FieldPath, value: object) -> Problem:
+    return Problem("has text that is not Unicode", field=dotted(path), value=ascii(value)[:MAX_MESSAGE])
 
 
 def _kind(data: Mapping[str, Any], source: Source | None, problems: list[Problem]) -> type[AnyDocument] | None:

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -166,3 +167,26 @@ def test_json_that_yaml_could_not_say_is_refused() -> None:
         data = {"apiVersion": "helios/v1", "kind": "Job", "metadata": {"name": "x"}}
         with pytest.raises(SpecError, match=words):
             from_json({**data, "spec": {"entrypoint": "true", "config": config}})
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "value"),
+    [
+        ({"a": ["fine", "\ud800"]}, "spec.config.a[1]", r"'\ud800'"),
+        ({"b\udfff": 1}, r'spec.config["b\\udfff"]', r"'b\udfff'"),
+    ],
+)
+def test_half_surrogates_are_refused(config: dict[str, Any], field: str, value: str) -> None:
+    """JSON can escape half a surrogate pair, which nothing could store or print; the error itself can be printed."""
+    with pytest.raises(SpecError) as raised:
+        from_json(
+            {
+                "apiVersion": "helios/v1",
+                "kind": "Job",
+                "metadata": {"name": "j"},
+                "spec": {"entrypoint": "x", "config": config},
+            }
+        )
+    (problem,) = raised.value.problems
+    assert (problem.message, problem.field, problem.value) == ("has text that is not Unicode", field, value)
+    assert str(raised.value).encode()
