@@ -40,6 +40,7 @@ TERM_S = 5.0
 """From SIGTERM to SIGKILL of the job's process group; Ray gives the wrapper 15 s (see `ray_local.head`)."""
 
 _TAIL = 16 * 1024
+_MESSAGE = 1000
 _DECORATION = re.compile(r"\x1b\[[0-9;]*m|^\([^()]*pid=[^()]*\) ?", re.MULTILINE)
 """Colours, and the `(Worker pid=7)` that Ray puts before lines of other processes."""
 _ERROR_LINE = re.compile(r"^(?:[\w.]*(?:Error|Exception|Interrupt)|error|fatal)\b.*", re.IGNORECASE)
@@ -109,6 +110,10 @@ class Output:
 
     def feed(self, data: bytes) -> None:
         self._write(self._redactor.feed(data))
+
+    def masked(self, text: str) -> str:
+        """What the job wrote elsewhere, without its secrets."""
+        return self._redactor.masked(text.encode(errors="backslashreplace")).decode()
 
     def close(self) -> None:
         self._write(self._redactor.flush())
@@ -183,8 +188,9 @@ def command_of(entrypoint: str) -> list[str]:
 def ending(returncode: int, folder: JobFolder, output: Output, *, stopped: bool) -> Exit:
     """Say how the job ended, from its exit status, its own result.json and the end of its log."""
     result = read_json(folder.path / "result.json") or {}
-    outputs = {str(key): str(value) for key, value in (result.get("outputs") or {}).items()}
-    reason, message = str(result.get("reason") or ""), str(result.get("message") or "")
+    said = result.get("outputs")
+    outputs = {str(key): output.masked(str(value)) for key, value in (said if isinstance(said, dict) else {}).items()}
+    reason, message = str(result.get("reason") or ""), output.masked(str(result.get("message") or ""))[:_MESSAGE]
     if returncode == OK:
         return Exit(OK, reason or REASONS[OK], message, outputs)
     error = last_error(output.tail)
@@ -194,7 +200,8 @@ def ending(returncode: int, folder: JobFolder, output: Output, *, stopped: bool)
         name = signal.Signals(-returncode).name
         reason = reason or ("Stopped" if stopped else "Killed")
         return Exit(128 - returncode, reason, message or f"the job's process was ended by {name}", outputs)
-    return Exit(returncode, reason or REASONS.get(returncode, "Error"), message or error, outputs)
+    message = message or error or f"it ended with exit code {returncode} and printed nothing"
+    return Exit(returncode, reason or REASONS.get(returncode, "Error"), message, outputs)
 
 
 def last_error(tail: bytes) -> str:
@@ -202,7 +209,7 @@ def last_error(tail: bytes) -> str:
     text = _DECORATION.sub("", _DECORATION.sub("", tail.decode(errors="replace")))  # one may hide behind the other
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     named = [line for line in lines if _ERROR_LINE.match(line)]
-    return (named or lines or [""])[-1][:1000]
+    return (named or lines or [""])[-1][:_MESSAGE]
 
 
 def _spawn(argv: list[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:

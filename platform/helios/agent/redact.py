@@ -16,7 +16,7 @@ class Redactor:
 
     def feed(self, data: bytes) -> bytes:
         """Return what may be written now."""
-        data = self._masked(self._held + data)
+        data = self.masked(self._held + data)
         keep = self._open_prefix(data)
         self._held = data[len(data) - keep :]
         return data[: len(data) - keep]
@@ -25,7 +25,8 @@ class Redactor:
         rest, self._held = self._held, b""
         return rest
 
-    def _masked(self, data: bytes) -> bytes:
+    def masked(self, data: bytes) -> bytes:
+        """Return a whole text without the secrets."""
         for secret in self._secrets:
             data = data.replace(secret, MASK)
         return data

@@ -18,12 +18,16 @@ CURRICULUM_LABEL = "helios/curriculum"
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage as the curriculum's status has it. `state` is its job's; `Pending` also before there is a job."""
+    """A stage as the curriculum's status has it. `state` is its job's; `Pending` also before there is a job.
+
+    `message` is what its job said as it failed.
+    """
 
     name: str
     job: str
     state: str = "Pending"
     reason: str = ""
+    message: str = ""
     created: bool = False
     outputs: Mapping[str, str] = field(default_factory=dict)
 
@@ -115,7 +119,9 @@ def _resume(plan: Plan, jobs: Mapping[str, Record]) -> None:
     again = [stage for stage in stages if stage.over and stage.state != "Succeeded"]
     plan.rerun = [stage.job for stage in again if stage.job in jobs and jobs[stage.job].state in TERMINAL]
     reset = [
-        replace(stage, state="Pending", reason="Rerun", created=stage.job in jobs) if stage in again else stage
+        replace(stage, state="Pending", reason="Rerun", message="", created=stage.job in jobs)
+        if stage in again
+        else stage
         for stage in stages
     ]
     plan.record = plan.record.with_status(
@@ -142,8 +148,9 @@ def _observed(stage: Stage, jobs: Mapping[str, Record], uid: str) -> Stage:
         return replace(stage, state="Failed", reason="JobNameTaken")
     if stage.reason == "Rerun" and job.status.get("rerunRequested"):
         return stage
-    outputs = job.status.get("outputs", {})
-    return replace(stage, state=job.state, reason=job.status.get("reason", ""), created=True, outputs=outputs)
+    reason, outputs = job.status.get("reason", ""), job.status.get("outputs", {})
+    message = job.status.get("message", "") if job.state == "Failed" else ""
+    return replace(stage, state=job.state, reason=reason, message=message, created=True, outputs=outputs)
 
 
 def _advanced(stage: Stage, stages: list[Stage], plan: Plan, spec: CurriculumSpec) -> Stage:
@@ -201,7 +208,8 @@ def _conclude(plan: Plan, stages: list[Stage], ending: str, now: float) -> None:
     elif "Failed" in states.values():
         failed = next(stage for stage in stages if stage.state == "Failed")
         plan.record = plan.record.with_status(**ended)
-        _move(plan, "Failed", "StageFailed", f"stage {failed.name} failed: {failed.reason}", warning=True)
+        why = ": ".join(part for part in (failed.reason, failed.message) if part)
+        _move(plan, "Failed", "StageFailed", f"stage {failed.name} failed: {why}", warning=True)
     elif ending or "Cancelled" in states.values():
         plan.record = plan.record.with_status(**ended)
         _move(plan, "Cancelled", "Cancelled", ending or "the job of a stage was cancelled")
@@ -224,6 +232,7 @@ def _json(stage: Stage) -> dict[str, Any]:
         "job": stage.job,
         "state": stage.state,
         "reason": stage.reason,
+        "message": stage.message,
         "created": stage.created,
         "outputs": dict(stage.outputs),
     }

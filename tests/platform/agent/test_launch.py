@@ -16,6 +16,12 @@ import pytest
 from helios.agent.launch import command_of, last_error
 from helios.durable import read_json, write_json
 
+RESULT = """
+import json, os, pathlib
+print("as printed")
+pathlib.Path(os.environ["HELIOS_JOB_DIR"], "result.json").write_text(json.dumps({result}))
+raise SystemExit(64)
+"""
 Wrapper = Callable[..., "subprocess.Popen[bytes]"]
 
 
@@ -96,6 +102,22 @@ def test_exit_codes_have_reasons(wrapper: Wrapper, tmp_path: Path, code: int, re
     assert (job.returncode, exit_of(tmp_path)["reason"]) == (code, reason)
 
 
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("raise SystemExit(64)", "it ended with exit code 64 and printed nothing"),
+        ("print('lr: must be above 0'); raise SystemExit(64)", "lr: must be above 0"),
+        (RESULT.format(result={"message": "spec.config.lr is -1"}), "spec.config.lr is -1"),
+        (RESULT.format(result={"outputs": ["no", "mapping"], "message": ""}), "as printed"),
+    ],
+)
+def test_invalid_config_has_its_cause(wrapper: Wrapper, tmp_path: Path, program: str, message: str) -> None:
+    """Exit 64 comes with what the job said in result.json, else with what it printed, else with that it did not."""
+    wrapper(program).communicate(timeout=20)
+    record = exit_of(tmp_path)
+    assert (record["code"], record["reason"], record["message"]) == (64, "InvalidConfig", message)
+
+
 def test_full_disk_is_told_from_a_crash(wrapper: Wrapper, tmp_path: Path) -> None:
     """A job that dies of ENOSPC without saying so by its code is still one that must not be tried again."""
     job = wrapper("raise OSError(28, 'No space left on device', '/bucket/x')")
@@ -167,12 +189,14 @@ def test_logs_of_all_starts_share_one_file(wrapper: Wrapper, tmp_path: Path) -> 
 
 
 def test_secrets_reach_the_program_and_not_the_log(wrapper: Wrapper, tmp_path: Path) -> None:
-    """The program gets the values; the log and exit.json do not, also where a value is printed in pieces."""
+    """The program gets the values; the log and exit.json do not, also in pieces or by way of result.json."""
     (tmp_path / "key").write_text("s3cr3t-from-file\n")
     references = {"TOKEN": "env:PARENT_TOKEN", "KEY": f"file:{tmp_path / 'key'}"}
     job = wrapper(
         """
-        import os, sys, time
+        import os, pathlib, sys, time
+        result = '{"message": "cannot log in with ' + os.environ["KEY"] + '", "outputs": {"run_id": "tok-123456789"}}'
+        pathlib.Path(os.environ["HELIOS_JOB_DIR"], "result.json").write_text(result)
         for piece in (os.environ["TOKEN"][:5], os.environ["TOKEN"][5:]):
             sys.stdout.write(piece); sys.stdout.flush(); time.sleep(0.3)
         print()
@@ -184,7 +208,8 @@ def test_secrets_reach_the_program_and_not_the_log(wrapper: Wrapper, tmp_path: P
     written = shown + (tmp_path / "log.txt").read_bytes() + (tmp_path / "exit.json").read_bytes()
     assert b"tok-123456789" not in written
     assert b"s3cr3t" not in written
-    assert exit_of(tmp_path)["message"] == "ValueError: cannot log in with [redacted]"
+    assert exit_of(tmp_path)["message"] == "cannot log in with [redacted]"
+    assert b"ValueError: cannot log in with [redacted]" in written
 
 
 @pytest.mark.parametrize("reference", ["env:HELIOS_NO_SUCH_VARIABLE", "file:/nowhere/at/all"])

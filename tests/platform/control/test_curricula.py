@@ -57,12 +57,14 @@ def test_stages_that_need_nothing_of_each_other_run_together(fleet: Any) -> None
 
 
 def test_failed_stage_leaves_the_rest_pending_with_the_reason(fleet: Any) -> None:
-    """The stages after it say which stage failed; the run in the tracker ends as failed."""
+    """The curriculum says why, the stages after it which stage failed; the run in the tracker ends as failed."""
     record = fleet.curriculum(stages=("one", "two", "three"))
     fleet.end("tiny-r1-one")
-    fleet.end("tiny-r1-two", Phase.FAILED, "InvalidConfig")
+    fleet.cell.end(fleet.running("tiny-r1-two"), Phase.FAILED, "InvalidConfig", "no preset is named 'tinny'")
+    fleet.settle(3)
     status = fleet.status("tiny", "Curriculum")
     assert (status["state"], status["reason"]) == ("Failed", "StageFailed")
+    assert status["message"] == "stage two failed: InvalidConfig: no preset is named 'tinny'"
     assert stages(fleet) == [("one", "Succeeded"), ("two", "Failed"), ("three", "Pending")]
     assert status["stages"][2]["reason"] == "StageFailed: two"
     assert fleet.tracker.ended == [(record.uid, False)]
