@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check docs reference format constraints system wheel-test bench-train clean
+.PHONY: help quickstart test check docs reference format constraints system wheel-test bench-quickstart bench-long-form bench-train clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 20
@@ -34,6 +34,12 @@ reference: $(VENV)/.dev  ## remake the reference pages that are generated from t
 	$(BIN)/python -m helios.spec.reference > docs/reference/spec.md
 	$(BIN)/python -m helios.cli.reference > docs/reference/cli.md
 	$(BIN)/python tests/platform/cli/test_frozen_flags.py
+
+bench-quickstart:  ## how long the quickstart takes and how much memory it needs, step by step
+	$(PYTHON) benchmarks/quickstart.py
+
+bench-long-form: $(VENV)/.dev  ## person, lips and light over 11 s of generated video (after the quickstart)
+	$(BIN)/python benchmarks/long_form.py
 
 bench-train: $(VENV)/.dev  ## what ZeRO costs a step over plain data parallelism
 	$(BIN)/python benchmarks/train_overhead.py

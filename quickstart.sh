@@ -30,6 +30,19 @@ step "7/7 Measure on held-out identities"
 helios submit jobs/evaluate-tiny.yaml --follow
 helios logs evaluate-tiny
 
+sheet=$(helios get job evaluate-tiny -o json |
+  python -c 'import json, sys; print(json.load(sys.stdin)["status"]["outputs"]["contact_sheet"])')
+cp "$sheet" "$out/contact-sheet.png"
+
 step "Done"
 helios status
-printf '\nThe video:          %s\nEverything else:    helios --help\nStop, keep all:     helios down\n' "$out/talking.mp4"
+helios serve list
+cat <<TEXT
+
+The video          $out/talking.mp4
+Made from          $out/reference.mp4  $out/speech.wav
+Contact sheet      $out/contact-sheet.png
+Runs and curves    MLflow, at the URL above
+Your own           helios generate --reference clip.mp4 --audio speech.flac -o out.mp4
+Stop, keep all     helios down
+TEXT

@@ -37,6 +37,7 @@ class Sampling:
         eta: of stochastic Euler; 0 is deterministic.
         reference_latents: latent frames taken from the reference video unless the caller says otherwise; 0 for a model
             that has not learned references: the video's first frame then conditions as an image.
+        hold: share of its still picture's drift that each later chunk gives back, 0..1 (`hold_appearance`).
     """
 
     steps: int = 12
@@ -44,6 +45,7 @@ class Sampling:
     eta: float = 0.0
     guidance: Guidance | None = None
     reference_latents: int = 4
+    hold: float = 0.3
 
 
 class AvatarPipeline:
@@ -166,13 +168,17 @@ class AvatarPipeline:
         audio_BTLA = latent_tokens(features_BFA, 0, latents, config.audio_tokens)
         cache = self.encode_person(reference_frames, count) if count else None
         anchor = None if count else self._encode_image(reference_frames[0])
-        sent, last = 0, None
+        sent = 0
+        last: Tensor | None = None
+        still: Tensor | None = None
         for chunk in range(chunks):
             new = self._denoise(plan, chunk, audio_BTLA=audio_BTLA, cache=cache, prefix=last, anchor=anchor)
-            if last is None:
+            if still is None:
                 pixels = self.codec.decode(new)
                 anchor = new[:, :, 0] if anchor is None else anchor
+                still = new[:, :, 1:].mean(2)
             else:
+                new = hold_appearance(new, still, self.sampling.hold)
                 pixels = self.codec.decode_groups(new)
             last = new[:, :, -PREFIX_FRAMES:]
             frames = to_uint8(pixels[0, : total - sent]).numpy()
@@ -234,6 +240,15 @@ class _Plan:
     guidance: Guidance | None
     seed: int
     prompt: str
+
+
+def hold_appearance(new_BCTHW: Tensor, still_BCHW: Tensor, share: float) -> Tensor:
+    """Move a chunk's still picture, its mean over time, towards `still_BCHW` by `share`; its motion stays.
+
+    Each chunk begins from the one before, so that colours and faces drift where nothing holds them. Measured in
+    docs/decisions/0012-holding-appearance.md.
+    """
+    return new_BCTHW + share * (still_BCHW - new_BCTHW.mean(2))[:, :, None]
 
 
 def pick_groups(frames: Frames, count: int) -> Frames:

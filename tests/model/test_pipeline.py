@@ -10,7 +10,7 @@ import torch
 from helios_model.codec import PatchCodec
 from helios_model.config import ModelConfig
 from helios_model.dit import VideoRefDiT
-from helios_model.pipeline import AvatarPipeline, BundleError, Guidance, Sampling, pick_groups
+from helios_model.pipeline import AvatarPipeline, BundleError, Guidance, Sampling, hold_appearance, pick_groups
 
 
 @pytest.fixture
@@ -111,6 +111,17 @@ def test_a_later_chunk_starts_from_the_one_before(
     assert prefix.shape[2] == 2
     assert anchor is later_anchor
     assert later_prefix is not prefix
+
+
+def test_holding_appearance_moves_the_still_picture_and_no_motion() -> None:
+    """By `share` towards the first chunk's still picture; what moves within the chunk is as it was."""
+    generator = torch.Generator().manual_seed(0)
+    new = torch.randn(1, 4, 3, 2, 2, generator=generator)
+    still = torch.randn(1, 4, 2, 2, generator=generator)
+    held = hold_appearance(new, still, 0.25)
+    torch.testing.assert_close(held.mean(2), 0.75 * new.mean(2) + 0.25 * still)
+    torch.testing.assert_close(held - held.mean(2)[:, :, None], new - new.mean(2)[:, :, None])
+    assert torch.equal(hold_appearance(new, still, 0.0), new)
 
 
 def test_a_single_picture_is_a_reference_too(pipeline: AvatarPipeline, reference: np.ndarray) -> None:

@@ -62,4 +62,5 @@ def _common(
         "HELIOS_BUCKET": bucket,
         "HELIOS_SECRETS": json.dumps(spec.secrets),
         "MLFLOW_TRACKING_URI": tracking_uri,
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # it draws itself hundreds of times into a log file
     }
