@@ -12,7 +12,7 @@ class JobTemplate(Model):
     """Everything a job says except for whom it runs; what a curriculum's `defaults` and stages may say."""
 
     qos: QoS = QoS.STANDARD
-    """Who makes way for whom: `guaranteed`, `standard` or `preemptible`."""
+    """Who goes first in the queue: `guaranteed`, then `standard`, then `preemptible`."""
     priority: Integer = Field(default=0, ge=-1000, le=1000)
     """Order among jobs of the same tenant and QoS; higher goes first."""
     resources: Resources = Resources()

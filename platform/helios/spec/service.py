@@ -19,7 +19,7 @@ class ServiceSpec(Model):
     tenant: Name = "default"
     """Whose quota pays."""
     qos: QoS = QoS.GUARANTEED
-    """Who makes way for whom: `guaranteed`, `standard` or `preemptible`."""
+    """Who goes first in the queue: `guaranteed`, then `standard`, then `preemptible`."""
     application: Application
     """The Ray Serve application builder, `module:function`."""
     model: str | None = None

@@ -13,22 +13,22 @@ class Quota(Model):
     accelerator: AcceleratorType
     """Accelerator type: `H100`."""
     nominal_quota: Integer = Field(ge=0)
-    """What is always the tenant's own."""
+    """The most that the tenant's work holds at a time."""
     borrowing_limit: Integer | None = Field(default=None, ge=0)
-    """How many more it may use while others of the cohort leave them idle; no limit where it is not set."""
+    """How many more it may use while others of the cohort leave them idle. Kept, not in effect: nothing is borrowed."""
     lending_limit: Integer | None = Field(default=None, ge=0)
-    """How many of its own others may borrow; all where it is not set."""
+    """How many of its own others may borrow. Kept, not in effect: nothing is borrowed."""
 
 
 class TenantSpec(Model):
     """What the tenant may use."""
 
     cohort: Name | None = None
-    """Tenants of one cohort lend each other idle quota."""
+    """Tenants that are to lend each other idle quota. Kept, not in effect: nothing is borrowed."""
     weight: Annotated[float, Field(gt=0, le=1_000_000, strict=True)] = 1.0
-    """Share of what is borrowed, relative to the other tenants of the cohort."""
+    """Share of what is borrowed, relative to the others of the cohort. Kept, not in effect: nothing is borrowed."""
     quotas: list[Quota] = Field(default=[])
-    """Limits by accelerator; a type that is not named has no limit."""
+    """Grants by accelerator type. Without any, nothing is limited; else a type that is not named is not granted."""
 
     @model_validator(mode="after")
     def _one_quota_a_type(self) -> Self:

@@ -10,7 +10,7 @@ from helios.spec.base import Accelerators, Cpus, Duration, Integer, Memory, Mode
 
 
 class QoS(StrEnum):
-    """Who makes way for whom; see the concept page on scheduling."""
+    """Who goes first in the queue, in this order. Nothing that runs is stopped to make room for another."""
 
     GUARANTEED = "guaranteed"
     STANDARD = "standard"
@@ -78,7 +78,11 @@ class Checkpoint(Model):
 
 
 class Retry(Model):
-    """What happens when a job's program fails. Preemption and lost nodes do not count."""
+    """What happens when a job's program fails.
+
+    What is no failure of the program takes no retry: a stop of its cell (`Stopped`), a preemption (`Preempted`), a lost
+    engine (`EngineLost`), a start that left no trace (`StartLost`). All restarts together end at 100.
+    """
 
     max_retries: Integer = Field(default=3, ge=0, le=1000)
     """Failures after which the job is given up."""
@@ -95,6 +99,6 @@ class Timeout(Model):
     """When to give up. Nothing is given up on where these are not set."""
 
     queue: Duration | None = None
-    """Longest wait for capacity: `2h`."""
+    """Longest wait for capacity before it first starts: `2h`."""
     run: Duration | None = None
-    """Longest time in which the job runs, all restarts together: `30d`."""
+    """Longest time since it first ran, restarts and the waits between them included: `30d`."""
