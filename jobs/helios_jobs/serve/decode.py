@@ -24,6 +24,7 @@ _FORMATS = "mov,mp4,m4a,matroska,webm,avi,mpegts,mpeg,flv,ogg,wav,w64,flac,mp3,a
 _MAX_FRAME_RATE = 240
 _DECODE_BUDGET_S = 60.0
 """Wall-clock time one track may take: a file within all other limits can still be made to decode for hours."""
+_ROUNDING_S = 1e-6
 _MIN_SPEECH_S = 0.04  # one frame of video
 
 
@@ -105,19 +106,13 @@ def read_speech(
         LimitError: more seconds than `limits` allow.
     """
     source = _Source(path, param)
-    parts: list[NDArray[np.float32]] = []
     with source.open() as container:
         if not container.streams.audio:
             raise source.error("there is no sound in the file", "no_audio_stream")
         stream = container.streams.audio[0]
         _check_length(source, container, stream, limits.audio_seconds, "audio_too_long")
-        samples = 0
-        for frame in _resampled(source, stream, sample_rate):
-            samples += len(frame)
-            if samples > limits.audio_seconds * sample_rate:
-                raise source.limit(f"longer than {limits.audio_seconds:g} s", "audio_too_long")
-            parts.append(frame)
-    if samples < _MIN_SPEECH_S * sample_rate:
+        parts = list(_resampled(source, stream, limits, sample_rate))
+    if sum(map(len, parts)) < _MIN_SPEECH_S * sample_rate:
         raise source.error("there is no sound to speak with (0 s of audio)", "audio_too_short")
     return np.clip(np.nan_to_num(np.concatenate(parts)), -1.0, 1.0)
 
@@ -194,10 +189,15 @@ def _square(frame: VideoFrame, size: int, stream: VideoStream) -> NDArray[np.uin
     return np.ascontiguousarray(upright, dtype=np.uint8)
 
 
-def _resampled(source: _Source, stream: Stream, sample_rate: int) -> Iterator[NDArray[np.float32]]:
+def _resampled(source: _Source, stream: Stream, limits: MediaLimits, sample_rate: int) -> Iterator[NDArray[np.float32]]:
     """Mono pieces; a stream that changes its rate or layout half-way (joined files do) gets a new resampler there."""
     resampler, format_now = None, None
+    seconds = 0.0
     for frame in _decoded(source, stream):
+        # Before it is resampled: a small file of a few samples a second would fill the memory.
+        seconds += frame.samples / max(frame.sample_rate, 1)
+        if seconds > limits.audio_seconds + _ROUNDING_S:
+            raise source.limit(f"longer than {limits.audio_seconds:g} s", "audio_too_long")
         frame.pts = None  # gaps in time stamps are not silence, and overlapping ones are not an error
         format_of_frame = (frame.format.name, frame.layout.name, frame.sample_rate)
         if resampler is None or format_of_frame != format_now:

@@ -4,10 +4,12 @@ import contextlib
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from helios_jobs.serve import decode
 from helios_jobs.serve.decode import MediaLimits, read_reference, read_speech
 from helios_jobs.serve.errors import LimitError, MediaError
 
@@ -109,6 +111,33 @@ def test_limits_hold_where_headers_lie(tmp_path: Path, make_clip: Make, make_sou
     sound[22:26] = struct.pack(">I", 1_600)
     with pytest.raises(LimitError, match=r"audio_reference: longer than 6 s$"):
         read_speech(_file(tmp_path, bytes(sound)), LIMITS)
+
+
+def test_speech_may_be_as_long_as_the_limit(tmp_path: Path, make_sound: Make) -> None:
+    """Six seconds are not longer than six seconds, in however many pieces they come."""
+    for rate in (16_000, 44_100):
+        assert len(read_speech(_file(tmp_path, make_sound(seconds=6, rate=rate)), LIMITS)) == 96_000
+
+
+def test_a_few_samples_a_second_do_not_fill_the_memory(
+    tmp_path: Path, make_sound: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small file that claims one sample a second is refused before its hours of sound are computed."""
+    data = bytearray(make_sound(seconds=1, rate=8_000, codec="pcm_s16le", container="matroska"))
+    for mark, value in ((b"\x44\x89\x88", 1000.0), (b"\xb5\x88", 1.0)):  # Duration in ms, SamplingFrequency in Hz
+        at = data.index(mark) + len(mark)
+        data[at : at + 8] = struct.pack(">d", value)
+    resampled: list[int] = []
+    pieces = decode._pieces
+
+    def watched(resampler: Any, frame: Any) -> Any:
+        resampled.append(frame.samples if frame is not None and resampler is not None else 0)
+        return pieces(resampler, frame)
+
+    monkeypatch.setattr(decode, "_pieces", watched)
+    with pytest.raises(LimitError, match=r"audio_reference: longer than 6 s$"):
+        read_speech(_file(tmp_path, bytes(data)), LIMITS)
+    assert sum(resampled) == 0
 
 
 def test_decoding_has_a_time_limit(tmp_path: Path, make_clip: Make, monkeypatch: pytest.MonkeyPatch) -> None:
