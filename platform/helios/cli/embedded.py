@@ -18,7 +18,7 @@ from rich.text import Text
 from helios.cli.client import NOT_RUNNING, Client, Endpoint, find_home
 from helios.cli.home import Home, Progress
 from helios.cli.output import Format, FormatOption, duration, err, examples, out, show, table_of
-from helios.errors import EngineError, InputError, PortInUseError, UnavailableError
+from helios.errors import EngineError, HeliosError, InputError, PortInUseError, UnavailableError
 
 if TYPE_CHECKING:
     from helios.adapters.mlflow.server import MlflowServer
@@ -312,9 +312,12 @@ def _stop_work(driver: "RayLocalDriver", grace: float) -> None:
     for start in waiting:
         extra = f" (up to {grace:g} s for a checkpoint)" if start.kind == "Job" else ""
         err().print(f"stopping {start.kind.lower()} {escape(start.name)}{extra}")
-        driver.stop(start.uid, start.epoch, grace_s=grace)
+        try:
+            driver.stop(start.uid, start.epoch, grace_s=grace)
+        except HeliosError as error:  # a Ray that does not answer must not keep the rest from being ended
+            err().print(f"{start.kind.lower()} {escape(start.name)} ends with its Ray: {escape(error.message)}")
     deadline = time.monotonic() + grace + 40.0
-    while waiting and time.monotonic() < deadline:
+    while waiting and time.monotonic() < deadline and not driver.head.is_dead():
         for start in waiting:
             driver.status(start.uid, start.epoch)
         waiting = driver.running()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from helios.adapters.programs import NO_PID, Program, end
+from helios.adapters.ray_local.records import Records, Start
 from helios.cli.home import Home, Progress
 from helios.cli.main import run
 from helios.durable import write_json
@@ -74,6 +75,28 @@ def test_half_started_daemon_is_ended_before_the_next(home: Home, monkeypatch: p
         assert not started.is_alive()
     finally:
         end(started, name="daemon", term_s=0.0)
+
+
+def test_down_ends_all_where_ray_is_gone(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    """A service that ran in a Ray that died is no reason to wait, to fail, or to leave other programs running."""
+    home.create()
+    ray = Program("Ray", home.cell("local") / "ray.json")
+    facts = {"dashboard": "http://127.0.0.1:9", "port": "9", "serve": "9"}
+    dead = ray.start([sys.executable, "-c", ""], log=home.log, facts=facts)
+    spec = {"application": "some.app:build", "replicas": 1}
+    service = Start("Service", "avatar", "uid-1", 1, 1, spec, {}, at=0.0, instance=dead.mark)
+    with Records(home.cell("local") / "launches").of("uid-1") as entry:
+        entry.save(service)
+    mlflow = Program("MLflow", home.mlflow / "server.json")
+    other = mlflow.start([sys.executable, "-c", "import time; time.sleep(600)"], log=home.log)
+    try:
+        assert run(["down"]) == 0
+        assert not other.is_alive()
+    finally:
+        end(other, name="MLflow", term_s=0.0)
+    shown = capsys.readouterr()
+    assert "service avatar ends with its Ray" in shown.err
+    assert "HELIOS is down" in shown.out
 
 
 def test_state_folder_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
