@@ -102,16 +102,24 @@ class Agents:
     def run(self, stop: threading.Event) -> None:
         revision = -1
         while not stop.is_set():
-            revision = self._control.store.wait(revision, 1.0)
-            cells = {record.name: record for record in self._control.store.records("Cell")}
-            local = {name: record for name, record in cells.items() if record.spec["provider"] == "local"}
-            for name in local.keys() - self._running.keys():
-                self._start(local[name])
-            for name in self._running.keys() - local.keys():
-                _log.info("cell %s was taken away", name)
-                self._running.pop(name).stop.set()
+            try:
+                revision = self._control.store.wait(revision, 1.0)
+                self._match()
+            except Exception:  # noqa: BLE001  # a full disk, say: the next look sees the same cells
+                _log.exception("agents: a look at the cells failed")
+                stop.wait(WATCH_S)
         for running in self._running.values():
             running.stop.set()
+
+    def _match(self) -> None:
+        """An agent for each local cell that has none, and none for those that are gone."""
+        cells = {record.name: record for record in self._control.store.records("Cell")}
+        local = {name: record for name, record in cells.items() if record.spec["provider"] == "local"}
+        for name in local.keys() - self._running.keys():
+            self._start(local[name])
+        for name in self._running.keys() - local.keys():
+            _log.info("cell %s was taken away", name)
+            self._running.pop(name).stop.set()
 
     def _start(self, cell: Record) -> None:
         folder = self._home.cell(cell.name)
@@ -119,12 +127,19 @@ class Agents:
         driver = RayLocalDriver(cell=cell.name, folder=folder, pool=pool, tracking_uri=self._tracking_uri())
         agent = CellAgent(self._control.gateway, driver, cell=cell.name, state_dir=folder)
         running = self._running[cell.name] = _Running(agent, driver)
-        threading.Thread(target=self._serve, args=(running,), name=f"agent-{cell.name}", daemon=True).start()
+        threading.Thread(target=self.serve, args=(running,), name=f"agent-{cell.name}", daemon=True).start()
 
     @staticmethod
-    def _serve(running: _Running) -> None:
-        running.driver.head.ensure()
-        running.agent.run(running.stop)
+    def serve(running: _Running) -> None:
+        """Start the cell's Ray, however long that takes, and be its agent until told to stop."""
+        while not running.stop.is_set():
+            try:
+                running.driver.head.ensure()
+            except HeliosError as error:
+                _log.warning("Ray of cell %s: %s", running.agent.cell, error.message)
+                running.stop.wait(WATCH_S)
+            else:
+                running.agent.run(running.stop)
 
 
 def serve(home: Home, *, port: int) -> None:
@@ -188,8 +203,8 @@ def _keep(mlflow: MlflowServer, stop: threading.Event) -> None:
         try:
             if mlflow.ensure():
                 _log.warning("MLflow had ended and was started again")
-        except HeliosError as error:
-            _log.warning("MLflow: %s", error.message)
+        except (HeliosError, OSError) as error:
+            _log.warning("MLflow: %s", error)
 
 
 def _stop_on_signal(stop: threading.Event, server: uvicorn.Server) -> None:
