@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from typing import IO
@@ -63,6 +64,8 @@ def recorded(cell: Cell, on_progress: Callable[[str], None]) -> list[Registratio
     ):
         assert program.stdin is not None
         assert program.stdout is not None
+        limit = threading.Timer(_TIMEOUT_S, program.kill)
+        limit.start()
         try:
             with program.stdin as stdin:
                 json.dump(to_json(cell), stdin)
@@ -70,11 +73,15 @@ def recorded(cell: Cell, on_progress: Callable[[str], None]) -> list[Registratio
             for registration in _answers(program.stdout):
                 found.append(registration)
                 on_progress(f"{len(found)} resources, {registration.name}")
-            code = program.wait(timeout=_TIMEOUT_S)
+            code = program.wait()
         except BrokenPipeError:
-            code = program.wait(timeout=_TIMEOUT_S)
+            code = program.wait()
         finally:
+            in_time = limit.is_alive()
+            limit.cancel()
             program.kill()
+        if not in_time:
+            raise EngineError(f"the Pulumi program of cell {cell.metadata.name} did not end within {_TIMEOUT_S:g} s")
         if code:
             complaints.seek(0)
             last = (complaints.read().strip().splitlines() or ["it said nothing"])[-1]

@@ -112,3 +112,10 @@ def test_progress_counts_the_resources(graph: list[Registration], heard: list[st
     """The caller hears of each resource as it is registered."""
     assert len(heard) == len(graph)
     assert heard[-1].startswith(f"{len(graph)} resources, ")
+
+
+def test_program_that_hangs_is_ended(make_cell: Callable[..., Cell], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that neither ends nor says anything is given up after its time, with words of ours."""
+    monkeypatch.setattr("helios_infra.provisioner._TIMEOUT_S", 0.01)
+    with pytest.raises(EngineError, match=r"of cell c did not end within 0\.01 s"):
+        recorded(make_cell(), lambda _: None)
