@@ -20,8 +20,10 @@ from helios_jobs.curriculum.bank import (
     scene_prompt,
 )
 from helios_jobs.curriculum.config import DataConfig, StageConfig
+from helios_jobs.data.world import VOCABULARY, caption, identity, scene
 from helios_model.codec import PatchCodec
 from helios_model.config import preset
+from helios_model.text import tokenize
 
 
 def test_a_bank_is_rendered_once_and_found_again(config_of: Callable[..., StageConfig], stage_cache: Path) -> None:
@@ -125,3 +127,13 @@ def test_a_scene_prompt_says_nothing_of_the_person() -> None:
         "a bald person, pale skin, blue eyes, no glasses, green shirt, plain teal background, cool light from the left"
     )
     assert scene_prompt(caption) == "a person, green shirt, plain teal background, cool light from the left"
+
+
+def test_every_word_of_the_world_has_a_number_of_its_own() -> None:
+    """No two words of the captions share a row of the word table, and the longest caption fits whole."""
+    for name in ("tiny", "micro"):
+        model = preset(name)
+        numbers = tokenize(VOCABULARY, buckets=model.text_buckets, length=model.text_tokens)[:, 1]
+        assert len(set(numbers.tolist())) == len(VOCABULARY)
+        captions = [caption(identity("train", number), scene("train", number, 0)) for number in range(200)]
+        assert max(len(words.split()) for words in captions) < model.text_tokens
