@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
-from helios.errors import HeliosError, InputError
+from helios.errors import HeliosError, InputError, NoSpaceError
 from helios_jobs.evaluate.ancestry import distilled_guidance, find_ancestor, find_bundle
 from helios_jobs.evaluate.benchmark import Announce, Contest, Report, Way, run_benchmark
 from helios_jobs.evaluate.config import EvaluateConfig
@@ -32,6 +32,7 @@ def evaluate(config: EvaluateConfig, *, out: Path, cache: Path, announce: Announ
     Raises:
         InputError: a bundle is missing, damaged or of another frame size.
         EngineError: the registry cannot be asked.
+        NoSpaceError: the disk is full.
     """
     with tempfile.TemporaryDirectory(prefix="helios-evaluate-") as scratch:
         bundle = find_bundle(config.model, Path(scratch))
@@ -52,7 +53,12 @@ def evaluate(config: EvaluateConfig, *, out: Path, cache: Path, announce: Announ
     report = run_benchmark(
         contest, held, probes, model=config.model, split=config.split, seed=config.seed, announce=announce
     )
-    write_report(report, held, probes, out)
+    try:
+        write_report(report, held, probes, out)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise NoSpaceError(f"no space left to write the report into {out}") from error
+        raise
     return report
 
 
@@ -65,7 +71,7 @@ def _load(bundle: Path | None) -> AvatarPipeline:
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
-    """Exit code: 0 measured (whatever the gates say), 64 bad configuration, else the error's own."""
+    """Exit code: 0 measured (whatever the gates say), else the error's own; for a job 64 (bad input), 28 (no space)."""
     given = _parser().parse_args(arguments)
     console = Console(stderr=given.output == "json")
     try:
@@ -73,7 +79,7 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
             return _from_command_line(given, environ, console)
         return _as_job(given, environ, console)
     except HeliosError as error:
-        console.print(f"[red]error:[/] {escape(explain(error))}", highlight=False, soft_wrap=True)
+        _say(console, error)
         return error.exit_code
 
 
@@ -141,12 +147,8 @@ def _as_job(given: argparse.Namespace, environ: Mapping[str, str], console: Cons
         report = evaluate(config, out=out, cache=_cache_of(environ, out), announce=announce)
     except HeliosError as error:
         write_result(job_dir, reason=error.code, message=explain(error))
-        raise
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        console.print("[red]error:[/] no space left to write the report", highlight=False)
-        return NO_SPACE
+        _say(console, error)
+        return _exit_code(error)
     _show(report, given.output, console, out)
     run_id = _track(report, out, environ, console)
     met = sum(gate.met is True for gate in report.gates)
@@ -157,6 +159,17 @@ def _as_job(given: argparse.Namespace, environ: Mapping[str, str], console: Cons
         outputs={"report": str(out / "report.json"), "contact_sheet": str(out / "contact-sheet.png"), "run_id": run_id},
     )
     return 0
+
+
+def _exit_code(error: HeliosError) -> int:
+    """Of a job: what trying again cannot change has a code that is never retried (docs/reference/runtime.md)."""
+    if isinstance(error, InputError):
+        return INVALID_CONFIG
+    return NO_SPACE if isinstance(error, NoSpaceError) else error.exit_code
+
+
+def _say(console: Console, error: HeliosError) -> None:
+    console.print(f"[red]error:[/] {escape(explain(error))}", highlight=False, soft_wrap=True)
 
 
 def _cache_of(environ: Mapping[str, str], out: Path) -> Path:

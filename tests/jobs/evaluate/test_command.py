@@ -107,6 +107,28 @@ def test_an_unreachable_tracker_does_not_lose_the_report(
     assert json.loads((tmp_path / "result.json").read_text())["outputs"]["run_id"] == ""
 
 
+def test_a_job_without_a_bundle_is_never_retried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model that is not there ends the job with 64, in result.json and in the log."""
+    (tmp_path / "config.json").write_text(json.dumps({"model": str(tmp_path / "none")}))
+    environ = {"HELIOS_CONFIG": str(tmp_path / "config.json"), "HELIOS_JOB_DIR": str(tmp_path)}
+    assert main([], environ) == 64
+    assert "no bundle" in json.loads((tmp_path / "result.json").read_text())["message"]
+    assert capsys.readouterr().out.count("no bundle") == 1
+
+
+def test_a_full_disk_is_said_and_never_retried(bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report that cannot be written ends the job with 28 and the reason."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(command, "write_report", full)
+    (tmp_path / "config.json").write_text(json.dumps({"model": str(bundles / "personality"), "n": 2}))
+    environ = {"HELIOS_CONFIG": str(tmp_path / "config.json"), "HELIOS_JOB_DIR": str(tmp_path)}
+    assert main([], environ) == 28
+    assert json.loads((tmp_path / "result.json").read_text())["reason"] == "NoSpace"
+
+
 def test_a_folder_without_a_bundle_is_an_input_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An empty folder exits with 2 and one sentence, no traceback."""
     assert main(["--bundle", str(tmp_path), "--out", str(tmp_path / "out")], {}) == 2
