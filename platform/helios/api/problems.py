@@ -73,12 +73,15 @@ async def _helios(_: Request, error: Exception) -> JSONResponse:
 async def _parameters(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     problems = [
-        Problem(
-            message=item["msg"], field=".".join(str(part) for part in item["loc"]), value=str(item.get("input"))[:80]
-        )
+        Problem(message=item["msg"], field=".".join(str(part) for part in item["loc"]), value=_shown(item.get("input")))
         for item in error.errors()
     ]
     return problem(422, code="Spec", detail="\n".join(str(item) for item in problems), problems=problems)
+
+
+def _shown(value: object) -> str:
+    """Shortened, and always printable: JSON can escape half a surrogate pair, which an answer cannot hold."""
+    return str(value)[:80].encode(errors="backslashreplace").decode()
 
 
 async def _http(_: Request, error: Exception) -> JSONResponse:

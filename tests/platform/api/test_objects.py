@@ -108,6 +108,13 @@ def test_json_that_could_not_be_given_back_is_not_taken(api: TestClient, config:
     assert api.get("/v1/jobs").json()["items"] == []
 
 
+def test_body_that_is_text_with_half_a_surrogate_is_refused(api: TestClient) -> None:
+    """The refusal can be printed, although what it is of cannot."""
+    answer = api.put("/v1/jobs/j", content=rb'"\ud800"', headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert answer.json()["problems"][0]["value"] == r"\ud800"
+
+
 def test_missing_object_names_the_nearest(api: TestClient, house: Any) -> None:
     """404 carries the kind, the name and the name that was probably meant."""
     house.cell.held.add("training")
