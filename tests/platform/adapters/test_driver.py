@@ -1,12 +1,19 @@
 """What the driver decides without its engine: space, fences, sight."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from helios.adapters.objects import LocalObjectStore
+from helios.adapters.programs import marked
 from helios.adapters.ray_local.driver import RayLocalDriver
+from helios.adapters.ray_local.folder import JobFolder
 from helios.adapters.ray_local.machine import device_type, observe
+from helios.adapters.ray_local.records import Records, Start
+from helios.durable import read_json, write_json
 from helios.errors import UnavailableError
 from helios.ports import Launch, Phase
 
@@ -43,6 +50,51 @@ def test_without_an_engine_nothing_is_said_to_have_failed(tmp_path: Path) -> Non
     assert driver.status("never", 7).phase is Phase.ABSENT
     driver.stop("a", 1, grace_s=30)
     assert driver.status("a", 1).phase is Phase.STOPPED
+
+
+def test_job_that_ended_unnoted_is_not_run_again(tmp_path: Path) -> None:
+    """Killed between Ray's taking a job and noting that: the exit that it left meanwhile counts, space or no space."""
+    with Records(tmp_path / "launches").of("a") as entry:
+        entry.save(Start.of(launch(), at=0.0))
+    exit_file = tmp_path / "bucket/jobs/a/exit.json"
+    write_json(exit_file, {"code": 0, "reason": "Completed", "epoch": 1, "outputs": {"checkpoint": "/c"}})
+    driver = RayLocalDriver(cell="lab", folder=tmp_path, min_free_bytes=2**62)
+    driver.start(launch())
+    status = driver.status("a", 1)
+    assert (status.phase, status.outputs) == (Phase.SUCCEEDED, {"checkpoint": "/c"})
+    assert exit_file.exists()
+
+
+def test_folder_is_made_ready_once_a_start(tmp_path: Path) -> None:
+    """Made ready again for the same start it keeps what that start wrote; for the next one it is cleared."""
+    folder = JobFolder(tmp_path)
+    first, second = (Start.of(launch(epoch=epoch, config={"lr": epoch}), at=0.0) for epoch in (1, 2))
+    folder.prepare(first)
+    for name in ("exit.json", "pid.json", "result.json"):
+        write_json(tmp_path / name, {"epoch": 1})
+    folder.prepare(first)
+    assert folder.exit(1) is not None
+    assert folder.pid(1) is not None
+    assert (tmp_path / "result.json").exists()
+    folder.prepare(second)
+    assert not [name for name in ("exit.json", "pid.json", "result.json") if (tmp_path / name).exists()]
+    assert read_json(folder.config) == {"lr": 2}
+
+
+def test_stop_of_a_job_that_ray_took_unnoted_leaves_no_process(tmp_path: Path) -> None:
+    """What runs under the job's uid and epoch is ended before the job is said to be stopped."""
+    with Records(tmp_path / "launches").of("a") as entry:
+        entry.save(Start.of(launch(), at=0.0))
+    marks = {"HELIOS_JOB_UID": "a", "HELIOS_EPOCH": "1"}
+    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with subprocess.Popen(sleep, env={**os.environ, **marks}) as process:
+        try:
+            driver = RayLocalDriver(cell="lab", folder=tmp_path, min_free_bytes=0)
+            driver.stop("a", 1, grace_s=30)
+            assert driver.status("a", 1).phase is Phase.STOPPED
+            assert marked(marks) == []
+        finally:
+            process.kill()
 
 
 def test_invalid_spec_is_refused_for_good(tmp_path: Path) -> None:

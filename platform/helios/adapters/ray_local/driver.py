@@ -119,9 +119,9 @@ class RayLocalDriver:
     def _half(self, start: Start) -> Jobs | Services:
         return self._services if start.kind == "Service" else self._jobs
 
-    @staticmethod
-    def _is_to_start(start: Start) -> bool:
-        return start.final is None and start.stop is None and not start.instance
+    def _is_to_start(self, start: Start) -> bool:
+        begun = start.final is not None or start.stop is not None or bool(start.instance)
+        return not begun and not (start.kind == "Job" and self._jobs.has_ended(start))
 
     def _check_space(self) -> None:
         free = self._bucket.free_bytes()

@@ -23,12 +23,20 @@ class JobFolder:
         return self.path / "config.json"
 
     def prepare(self, start: Start) -> None:
-        """Make the folder ready for a start: what an earlier one said of its end must not be taken for this one's."""
+        """Make the folder ready for a start: what an earlier one said of its end must not be taken for this one's.
+
+        Done once a start: it may run already when this is called again after a crash, and what lies there is its own.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / "launch.json", {"epoch": start.epoch, "stopped": False})
+        order = {"epoch": start.epoch, "stopped": False}
+        ready = {**order, "ready": True}
+        if read_json(self.path / "launch.json") == ready:
+            return
+        write_json(self.path / "launch.json", order)
         for name in ("exit.json", "result.json", "notice.json", "pid.json"):
             (self.path / name).unlink(missing_ok=True)
         write_json(self.config, start.spec.get("config") or {})
+        write_json(self.path / "launch.json", ready)
 
     def give_notice(self, *, grace_s: float, epoch: int) -> None:
         if self.path.is_dir():

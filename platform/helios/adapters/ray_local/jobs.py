@@ -36,6 +36,10 @@ class Jobs:
     def folder(self, uid: str) -> JobFolder:
         return JobFolder(Path(self._bucket.uri(f"jobs/{uid}")))
 
+    def has_ended(self, start: Start) -> bool:
+        """Whether it ran and left an exit, noted here or not."""
+        return self.folder(start.uid).exit(start.epoch) is not None
+
     def start(self, entry: Entry, start: Start) -> None:
         """Hand the job to Ray, after what earlier epochs left is over. Raises `UnavailableError`: call again."""
         spec = JobSpec.model_validate(start.spec)
@@ -133,7 +137,9 @@ class Jobs:
     def _unsubmitted(self, entry: Entry, start: Start) -> LaunchStatus:
         if start.stop is None:
             return start.status(Phase.ABSENT)
-        return self._finish(entry, start, start.status(Phase.STOPPED, "Stopped", "stopped before it was started"))
+        self._sweep(start)  # Ray may have taken it just before a crash that kept that from being noted
+        never = start.status(Phase.STOPPED, "Stopped", "stopped before it was started")
+        return self._finish(entry, start, self._exit(start) or never)
 
     def _press(self, entry: Entry, start: Start) -> Start:
         """Take the next step of a stop whose time has come: tell Ray, then kill."""
