@@ -50,7 +50,9 @@ class Cluster(pulumi.ComponentResource):
             version=cell.spec.cluster.kubernetes_version,
             role_arn=role.arn,
             vpc_config=aws.eks.ClusterVpcConfigArgs(
-                subnet_ids=[subnet.id for subnet in subnets], endpoint_private_access=True, endpoint_public_access=True
+                subnet_ids=[subnet.id for subnet in subnets],
+                endpoint_private_access=True,
+                endpoint_public_access=False,  # whoever provisions does it from a network that reaches the VPC
             ),
             access_config=aws.eks.ClusterAccessConfigArgs(
                 authentication_mode="API", bootstrap_cluster_creator_admin_permissions=True

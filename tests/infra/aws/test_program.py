@@ -104,6 +104,12 @@ def test_bucket_is_private_encrypted_versioned_and_protected(graph: Graph) -> No
     assert all(one.inputs["bucket"] == "c-id" for one in settings)
 
 
+def test_api_server_is_not_on_the_internet(graph: Graph) -> None:
+    """The cluster's endpoint answers inside its network only."""
+    vpc_config = next(one for one in _of(graph, "Cluster") if one.custom).inputs["vpcConfig"]
+    assert (vpc_config["endpointPrivateAccess"], vpc_config["endpointPublicAccess"]) == (True, False)
+
+
 def test_nodes_come_after_the_cluster_and_what_they_need(graph: Graph) -> None:
     """Each node group waits for the cluster, its network add-on and the node role's policies; CoreDNS for nodes."""
     cluster, role = _one(graph, "cluster:Cluster"), _one(graph, "Role", "c-node")
