@@ -150,6 +150,11 @@ def _add_consents(app: FastAPI, service: VideoService) -> None:
     async def get_consent(consent_id: str) -> dict[str, Any]:
         return consent_json(service.records.consent(consent_id))
 
+    @app.delete("/v1/consents/{consent_id}")
+    async def withdraw_consent(consent_id: str) -> dict[str, Any]:
+        kept = await asyncio.to_thread(service.withdraw_consent, consent_id)
+        return {"id": consent_id, "object": "consent.withdrawn", "withdrawn": True, "kept": kept}
+
 
 def draft_of(form: Form, service: VideoService) -> Draft:
     """Check a form in the order of cost: fields, consent, then the media. Raises what is wrong with it."""

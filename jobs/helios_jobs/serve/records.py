@@ -192,6 +192,9 @@ class Records:
             raise NotFoundError("consent", consent_id)
         return Consent.model_validate_json(path.read_bytes())
 
+    def remove_consent(self, consent_id: str) -> None:
+        (self.folder / "consents" / f"{self.consent(consent_id).id}.json").unlink(missing_ok=True)
+
     def consents(self) -> list[Consent]:
         """All there are, oldest first."""
         found = [Consent.model_validate_json(path.read_bytes()) for path in self.folder.glob("consents/*.json")]

@@ -217,6 +217,16 @@ class VideoService:
         self.records.add_consent(consent)
         return consent
 
+    def withdraw_consent(self, consent_id: str) -> bool:
+        """No further video can use it. A record that a video was made under is kept, as expired; returns whether."""
+        consent = self.records.consent(consent_id)
+        used = any(request.consent_id == consent_id for request, _ in self.records.videos())
+        if used:
+            self.records.add_consent(consent.model_copy(update={"expires_at": self._now()}))
+        else:
+            self.records.remove_consent(consent_id)
+        return used
+
     # --- the worker -------------------------------------------------------------------------------------------
 
     def _work(self) -> None:

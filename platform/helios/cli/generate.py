@@ -70,7 +70,13 @@ def generate(
             consent_id=consent or _attest(client, reference),
             fields={name: value for name, value in fields.items() if value},
         )
-        video = _with_progress(client, request)
+        try:
+            video = _with_progress(client, request)
+        except InputError:
+            if not consent:
+                client.withdraw_consent(request.consent_id)
+                err().print(f"  consent {request.consent_id} withdrawn: no video was made", soft_wrap=True)
+            raise
         with atomic_file(output) as file:
             size = client.download(video["id"], file)
     err().print(f"[green]Wrote[/green] {output} ({size / 1e6:.2f} MB)", soft_wrap=True)

@@ -62,6 +62,9 @@ class VideoClient:
     def create_consent(self, consent: Mapping[str, str]) -> Object:
         return self._json("POST", "/v1/consents", json=dict(consent))
 
+    def withdraw_consent(self, consent_id: str) -> None:
+        self._json("DELETE", f"/v1/consents/{consent_id}")
+
     def consents(self) -> list[Object]:
         listed: list[Object] = self._json("GET", "/v1/consents")["data"]
         return listed

@@ -140,3 +140,19 @@ def test_reference_audio_may_be_in_a_video_file(
     track = make_sound(codec="flac", container="matroska", rate=22_050, channels=2)
     made = finished(client, _post(client, consent, clip, track).json()["id"])
     assert (made["status"], made["seconds"]) == ("completed", 1.0)
+
+
+def test_withdrawn_consent_allows_nothing_and_is_kept_where_it_was_used(
+    client: TestClient, consent: str, clip: bytes, sound: bytes
+) -> None:
+    """An unused record goes; one that a video was made under stays, expired; neither allows another video."""
+    unused = client.post("/v1/consents", json={"subject": "B", "granted_by": "B", "statement": "Yes."}).json()["id"]
+    assert client.delete(f"/v1/consents/{unused}").json()["kept"] is False
+    assert client.get(f"/v1/consents/{unused}").status_code == 404
+    assert client.delete(f"/v1/consents/{unused}").status_code == 404
+
+    assert _post(client, consent, clip, sound, seed="1").is_success
+    assert client.delete(f"/v1/consents/{consent}").json()["kept"] is True
+    assert client.get(f"/v1/consents/{consent}").json()["expires_at"] is not None
+    for withdrawn in (unused, consent):
+        assert _post(client, withdrawn, clip, sound, seed="2").status_code == 403

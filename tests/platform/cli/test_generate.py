@@ -19,6 +19,7 @@ class Endpoint:
     def __init__(self) -> None:
         self.forms: list[dict[str, Any]] = []
         self.consents: list[dict[str, Any]] = []
+        self.withdrawn: list[str] = []
         self.refusal: tuple[int, dict[str, Any]] | None = None
         self.statuses = ["queued", "in_progress", "completed"]
         self.content = MP4
@@ -30,6 +31,11 @@ class Endpoint:
         async def consent(request: Request) -> dict[str, Any]:
             self.consents.append(await request.json())
             return {"id": f"consent_{len(self.consents)}"}
+
+        @app.delete("/v1/consents/{consent_id}")
+        async def withdraw(consent_id: str) -> dict[str, Any]:
+            self.withdrawn.append(consent_id)
+            return {"id": consent_id, "withdrawn": True}
 
         @app.get("/v1/consents")
         async def consents() -> dict[str, Any]:
@@ -111,6 +117,15 @@ def test_without_consent_one_is_recorded_and_said(command: Any, endpoint: Endpoi
     assert "consent_1" in result.err
     assert endpoint.consents[0]["reference_sha256"] == digest
     assert endpoint.forms[0]["consent_id"] == "consent_1"
+
+
+def test_consent_that_no_video_came_of_is_withdrawn(command: Any, endpoint: Endpoint) -> None:
+    """Refused media leave no record behind that the command made itself; the user's own record stays."""
+    endpoint.refusal = (400, {"message": "no frames", "type": "t", "param": None, "code": "c"})
+    assert command().code == 2
+    assert endpoint.withdrawn == ["consent_1"]
+    assert command("--consent", "consent_1").code == 2
+    assert endpoint.withdrawn == ["consent_1"]
 
 
 def test_text_is_sent_with_its_voice(command: Any, endpoint: Endpoint) -> None:
