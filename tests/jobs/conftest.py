@@ -17,6 +17,8 @@ import psutil
 import pytest
 
 START_TIMEOUT = 90.0
+# Ray reads this once in a process, when it is first imported, which a test module may do before any Ray runs.
+os.environ["RAY_AUTH_MODE"] = "token"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def _ray_session() -> Iterator[RayCluster]:
     port, agent, grpc, metrics, environment = _free_ports(5)
     env = {
         "RAY_ADDRESS": f"127.0.0.1:{port}",
-        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_MODE": os.environ["RAY_AUTH_MODE"],
         "RAY_AUTH_TOKEN": secrets.token_hex(24),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DISABLE_IMPORT_WARNING": "1",

@@ -37,7 +37,8 @@ _PORTS = (
     "object-manager-port",
     "ray-client-server-port",
 )
-_FOREIGN = ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "HELIOS_HOME", "HELIOS_TOKEN", "HELIOS_API")
+# What another Ray or HELIOS may have left in the environment; RAY_AUTH_TOKEN would win over our token's path.
+_FOREIGN = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_JOB_CONFIG_JSON_ENV_VAR", "HELIOS_HOME", "HELIOS_TOKEN", "HELIOS_API")
 
 
 @dataclass(frozen=True, slots=True)
