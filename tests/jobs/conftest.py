@@ -41,6 +41,14 @@ class RayCluster:
             pytest.fail(f"the tests' Ray died (exit {code}):\n{_log_tail(self.folder)}", pytrace=False)
 
 
+@pytest.fixture(autouse=True)
+def _denormal_numbers_come_back() -> Iterator[None]:
+    """Training turns them off for its whole process, which here is everybody's."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="session")
 def _ray_session() -> Iterator[RayCluster]:
     # A unix socket's path holds 107 bytes and Ray's own part takes most of them, so the folder's name is short.
