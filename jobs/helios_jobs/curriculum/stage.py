@@ -1,6 +1,7 @@
 """What the five stages share: parent bundle, bank, random draws, flow matching, parameter groups, the product."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,7 +24,7 @@ from helios_model.text import tokenize
 _WITHOUT_MUON = ("embedding", "modulation", "time_", "head", "position")
 
 
-class Stage:
+class Stage(ABC):
     """Base of the five objectives; a subclass says what a batch is and what its loss is."""
 
     unused: ClassVar[tuple[str, ...]] = ()
@@ -51,11 +52,12 @@ class Stage:
             parameter.requires_grad_(not any(word in name for word in self.unused))
         return model
 
-    def prepare(self, model: VideoRefDiT) -> None:
+    def prepare(self, model: VideoRefDiT) -> None:  # noqa: B027  # most stages have none
         """Make the frozen companions of a stage from its starting model."""
 
+    @abstractmethod
     def batch(self, step: int) -> Batch:
-        raise NotImplementedError
+        """What step `step` trains on, drawn from (seed, step, rank) alone."""
 
     def loss(self, module: nn.Module, batch: Batch, step: int) -> LossOutput:  # noqa: ARG002  # the Protocol's shape
         return flow_matching_loss(module, batch, self.config.background_weight)

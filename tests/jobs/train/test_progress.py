@@ -24,7 +24,9 @@ def test_steps_are_written_seldom_and_phases_at_once(tmp_path: Path) -> None:
     assert (seen["phase"], seen["step"], seen["loss"], seen["restarts"]) == ("exporting", 3, 0.5, 2)
 
 
-def test_a_full_disk_does_not_stop_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_does_not_stop_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Progress that cannot be written is said in the log, and the job goes on."""
 
     def full(*_: object, **__: object) -> None:
@@ -32,6 +34,7 @@ def test_a_full_disk_does_not_stop_training(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(Path, "write_text", full)
     Progress(tmp_path, total_steps=1).phase("training")
+    assert "No space left on device" in capsys.readouterr().out
 
 
 def test_nothing_is_left_beside_a_written_file(tmp_path: Path) -> None:
