@@ -16,6 +16,7 @@ from rich.text import Text
 
 from helios.cli.client import Client, connect
 from helios.cli.output import duration, seconds_of, state_text
+from helios.cli.tables import restarts_of
 from helios.errors import NotFoundError, UnavailableError
 
 T = TypeVar("T")
@@ -122,7 +123,7 @@ def row_of(name: str, status: Mapping[str, Any]) -> Row:
         tokens_per_second=progress.get("tokens_per_second"),
         eta_seconds=progress.get("eta_seconds") if state == "Running" else None,
         elapsed=None if started is None else (ended or time.time()) - started,
-        restarts=int(status.get("restarts") or 0),
+        restarts=restarts_of(status),
     )
 
 

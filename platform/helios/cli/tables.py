@@ -12,6 +12,12 @@ from helios.cli.output import age, state_text, table_of
 Cells = list[str | Text]
 
 
+def restarts_of(status: Mapping[str, Any]) -> int:
+    """How often a job began again: by the control plane, or, as it reports itself, with new workers inside one start."""
+    counts = (status.get("restarts"), (status.get("progress") or {}).get("restarts"))
+    return max(int(count or 0) for count in counts)
+
+
 def objects_table(kind: str, objects: Iterable[Mapping[str, Any]]) -> RenderableType:
     """Build the table of objects of one kind."""
     columns, row = _TABLES[kind]
@@ -60,7 +66,7 @@ def _job(item: Mapping[str, Any]) -> Cells:
         spec.get("tenant") or "-",
         placement.get("cell") or "-",
         steps,
-        str(status.get("restarts") or 0),
+        str(restarts_of(status)),
         old,
         status.get("reason") or "",
     ]

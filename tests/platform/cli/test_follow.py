@@ -41,6 +41,12 @@ def test_job_status_becomes_a_row() -> None:
     assert (row.elapsed, row.restarts, row.phase) == (90, 1, "training")
 
 
+def test_restarts_inside_one_start_are_shown() -> None:
+    """A gang that replaced a lost worker by itself counts, though the control plane started it once."""
+    assert row_of("t2v", {"state": "Running", "restarts": 0, "progress": {"restarts": 1}}).restarts == 1
+    assert row_of("t2v", {"state": "Running", "restarts": 3, "progress": {"restarts": 1}}).restarts == 3
+
+
 def test_nothing_known_yet_is_a_pending_row() -> None:
     """A job without any status is shown, not tripped over."""
     assert row_of("t2v", {}) == Row("t2v", "Pending")
