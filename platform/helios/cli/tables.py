@@ -13,7 +13,7 @@ Cells = list[str | Text]
 
 
 def restarts_of(status: Mapping[str, Any]) -> int:
-    """How often a job began again: by the control plane, or, as it reports itself, with new workers inside one start."""
+    """How often a job began again: by the control plane or, as it says itself, with new workers inside one start."""
     counts = (status.get("restarts"), (status.get("progress") or {}).get("restarts"))
     return max(int(count or 0) for count in counts)
 
