@@ -5,6 +5,10 @@ HeliosError
 │   ├── SpecError         a YAML document; carries every problem found       exit 2  HTTP 422
 │   ├── NotFoundError     a name that nothing has; carries the nearest       exit 2  HTTP 404
 │   ├── ConflictError     the object changed or exists with other content    exit 2  HTTP 409
+│   │   ├── FencedError   the writer was replaced: another holder, a later agent  exit 2  HTTP 409
+│   │   └── CompactedError   history that far back is forgotten              exit 2  HTTP 409
+│   ├── UnauthorizedError no token, or one that is unknown, expired or revoked  exit 2  HTTP 401
+│   ├── TooManyError      over a rate limit; says when to try again          exit 2  HTTP 429
 │   ├── ForbiddenError    the caller may not do this                         exit 2  HTTP 403
 │   ├── TooLargeError     over a documented limit                            exit 2  HTTP 413
 │   └── PortInUseError    a fixed port that something else holds             exit 2  HTTP 400
@@ -102,8 +106,24 @@ class ConflictError(InputError):
     http_status = 409
 
 
+class FencedError(ConflictError):
+    pass
+
+
+class CompactedError(ConflictError):
+    pass
+
+
+class UnauthorizedError(InputError):
+    http_status = 401
+
+
 class ForbiddenError(InputError):
     http_status = 403
+
+
+class TooManyError(InputError):
+    http_status = 429
 
 
 class TooLargeError(InputError):

@@ -14,6 +14,30 @@ class Clock(Protocol):
         ...
 
 
+class HealthAction(StrEnum):
+    """What a health rule asks for: tell people, place nothing new on the node, or move its work away too."""
+
+    ALERT = "alert"
+    CORDON = "cordon"
+    DRAIN = "drain"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthFinding:
+    """One thing that a node agent found wrong with a node.
+
+    Attributes:
+        rule: name of the health rule (`XidFatal`, `RowRemapPending`, `GpuVanished`).
+        device: the GPU's uuid or index, empty where the finding is about the whole node.
+    """
+
+    rule: str
+    action: HealthAction
+    severity: str
+    message: str
+    device: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeObservation:
     """A node as its cell sees it now; quantities are totals, not what is free.
@@ -21,6 +45,11 @@ class NodeObservation:
     Attributes:
         accelerators: devices by type (`{"H100": 8}`).
         memory: bytes.
+        healthy: whether new work may be placed on it.
+        lost: the cell's engine knows that the node is gone, and with it whatever ran there. Not set where it merely
+            cannot be seen: lost contact is not failure.
+        labels: topology (`rack`, `block`, `fabric`) and whatever else the cell knows.
+        findings: what the node's agent found wrong.
     """
 
     name: str
@@ -29,6 +58,9 @@ class NodeObservation:
     memory: int
     accelerators: Mapping[str, int] = field(default_factory=dict)
     healthy: bool = True
+    lost: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    findings: tuple[HealthFinding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +116,94 @@ class LaunchStatus:
     message: str = ""
     progress: Mapping[str, Any] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A launch that is to end: notice, `grace_s` for a checkpoint, then the end."""
+
+    uid: str
+    epoch: int
+    grace_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogWant:
+    """Somebody reads the log of this launch: bytes from `offset` on are wanted by the control plane for a while."""
+
+    uid: str
+    epoch: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What a cell is to run, what is to end there, and whose logs are wanted."""
+
+    launches: tuple[Launch, ...] = ()
+    stops: tuple[Stop, ...] = ()
+    logs: tuple[LogWant, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Which agent of a cell says something, and in which order.
+
+    Attributes:
+        generation: one higher at every start of the cell's agent, kept in its own durable state; the control plane
+            hears nothing more from a lower one (a paused agent that wakes up after its successor has begun).
+        sequence: one higher with every report of this generation.
+        sent_at: the agent's clock, seconds since the epoch; only compared, to find clocks that disagree.
+        version: of HELIOS, as the agent has it.
+    """
+
+    generation: int = 0
+    sequence: int = 0
+    sent_at: float = 0.0
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a cell said at one moment: a level, not a change.
+
+    Attributes:
+        nodes: None where the agent is there and the cell's engine is not.
+        statuses: of every launch that is wanted there, and of every one that lives there all the same.
+    """
+
+    cell: str
+    nodes: tuple[NodeObservation, ...] | None
+    statuses: tuple[LaunchStatus, ...]
+    session: Session = Session()
+
+
+class AgentChannel(Protocol):
+    """A cell agent's way to the control plane: in the same process, or over HTTPS. Outbound only.
+
+    Every call raises `NotFoundError` for a cell that nobody applied, `ForbiddenError` for a token that is not the
+    cell's, `ConflictError` for an agent whose successor has reported, and `UnavailableError` where nothing answers.
+    """
+
+    def desired(self, cell: str) -> Desired: ...
+
+    def wait(self, cell: str, known: Desired, timeout: float) -> Desired:
+        """Return `desired(cell)` as soon as it differs from `known`, or after `timeout` seconds."""
+        ...
+
+    def report(
+        self,
+        cell: str,
+        nodes: Sequence[NodeObservation] | None,
+        statuses: Sequence[LaunchStatus] = (),
+        *,
+        session: Session = Session(),
+    ) -> None: ...
+
+    def push_log(self, cell: str, uid: str, epoch: int, *, offset: int, data: bytes, ended: bool) -> None:
+        """Hand in log bytes that are wanted; `ended` says that none will follow."""
+        ...
 
 
 class CellDriver(Protocol):

@@ -1,7 +1,7 @@
 """The notation of HELIOS: kinds, their YAML and JSON, and what is wrong with a document, to the line and column."""
 
 from helios.spec.base import API_VERSION, Condition, Metadata, Status
-from helios.spec.cell import CapacityType, Cell, CellSpec, NodePool
+from helios.spec.cell import CapacityType, Cell, CellSpec, Faults, NodePool, Simulation
 from helios.spec.curriculum import Curriculum, CurriculumSpec, Stage
 from helios.spec.job import Job, JobSpec, JobTemplate
 from helios.spec.kinds import KINDS, PLURALS, AnyDocument, Loaded
@@ -15,7 +15,18 @@ from helios.spec.quantities import Accelerators
 from helios.spec.schema import json_schema
 from helios.spec.service import Service, ServiceSpec
 from helios.spec.tenant import Quota, Tenant, TenantSpec
-from helios.spec.workload import Checkpoint, Placement, QoS, Resources, Retry, Timeout, Workers
+from helios.spec.workload import (
+    Array,
+    Checkpoint,
+    Concurrency,
+    Placement,
+    QoS,
+    Resources,
+    Retry,
+    Schedule,
+    Timeout,
+    Workers,
+)
 
 __all__ = [
     "API_VERSION",
@@ -23,13 +34,16 @@ __all__ = [
     "PLURALS",
     "Accelerators",
     "AnyDocument",
+    "Array",
     "CapacityType",
     "Cell",
     "CellSpec",
     "Checkpoint",
+    "Concurrency",
     "Condition",
     "Curriculum",
     "CurriculumSpec",
+    "Faults",
     "Job",
     "JobSpec",
     "JobTemplate",
@@ -41,8 +55,10 @@ __all__ = [
     "Quota",
     "Resources",
     "Retry",
+    "Schedule",
     "Service",
     "ServiceSpec",
+    "Simulation",
     "Stage",
     "Status",
     "Tenant",

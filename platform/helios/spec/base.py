@@ -110,12 +110,18 @@ EnvName = Annotated[
 SecretRef = Annotated[
     str,
     Matching(
-        r"^(env:[A-Za-z_][A-Za-z0-9_]{0,254}|file:/.{1,4095})$",
-        "where the secret is, env:NAME or file:/path, never the secret itself",
+        r"^(env:[A-Za-z_][A-Za-z0-9_]{0,254}|file:/.{1,4095}"
+        r"|k8s:[a-z0-9][-a-z0-9.]{0,252}/[a-z0-9][-a-z0-9.]{0,252}/[-._A-Za-z0-9]{1,253}"
+        r"|aws-sm:[-A-Za-z0-9/_+=.@:!]{1,2048}(#[^#]{1,256})?)$",
+        "where the secret is (env:NAME, file:/path, k8s:NAMESPACE/SECRET/KEY or aws-sm:ID#FIELD), "
+        "never the secret itself",
         secret=True,
     ),
 ]
-"""Where a secret is read when a job starts, on the cell that runs it: `env:NAME` or `file:/path`."""
+"""Where a secret is read when a job starts, on the cell that runs it.
+
+`env:NAME`, `file:/path`, `k8s:NAMESPACE/SECRET/KEY`, or `aws-sm:ID` with `#FIELD` for one field of a JSON secret.
+"""
 
 AcceleratorType = Annotated[str, Matching(r"^[A-Za-z][A-Za-z0-9._-]{0,62}$", "an accelerator type, like H100")]
 

@@ -78,6 +78,49 @@ class NodePool(Model):
     """How many nodes there are: a number, or `{min, max}`."""
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Faults(Model):
+    """What goes wrong in a simulated cell, each as a share of its occasions, drawn by the seed."""
+
+    capacity: Share = 0.0
+    """Starts that are refused for want of capacity (`CapacityError`)."""
+    partial_start: Share = 0.0
+    """Starts of which some workers come up and some do not; the gang ends with `PartialStart`."""
+    lost_response: Share = 0.0
+    """Calls that are carried out and whose answer is lost."""
+    slow_start: Share = 0.0
+    """Starts that take `slowStartBy` longer."""
+    slow_start_by: Duration = 60.0
+    """How much longer a slow start takes."""
+    node_death: Annotated[float, Field(ge=0)] = 0.0
+    """Deaths a node and day; a dead node comes back after `nodeRepair`."""
+    node_repair: Duration = 600.0
+    """How long a dead or preempted node is away."""
+    preemption: Annotated[float, Field(ge=0)] = 0.0
+    """Preemptions a node and day, in pools of preemptible capacity; notice comes `preemptionNotice` before."""
+    preemption_notice: Duration = 120.0
+    """Time from the notice of a preemption to the loss of the node."""
+    job_failure: Share = 0.0
+    """Starts that end with `Error` at a random moment of their run."""
+
+
+class Simulation(Model):
+    """How a simulated cell behaves, for drills and what-if; nothing of it runs anywhere."""
+
+    seed: Integer = 0
+    """Draws the faults; the same seed draws the same."""
+    speed: Annotated[float, Field(gt=0, le=100_000)] = 1.0
+    """Seconds of the cell's own clock that pass in one of ours."""
+    start: Duration = 2.0
+    """How long a gang takes to start, on the cell's clock."""
+    run: Duration = 60.0
+    """How long a job runs that does not say so itself (`spec.config.simulation.run`), on the cell's clock."""
+    faults: Faults = Faults()
+    """What goes wrong."""
+
+
 class CellSpec(Model):
     """What the cell is made of."""
 
@@ -95,11 +138,16 @@ class CellSpec(Model):
     """The bucket."""
     node_pools: list[NodePool] = Field(min_length=1, max_length=1000)
     """The machines."""
+    simulation: Simulation | None = None
+    """How a cell of `provider: simulated` behaves."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         pools = [(pool.name, pool.instance_type is not None) for pool in self.node_pools]
-        if errors := _wrong_pools(self.provider, pools, has_region="region" in self.model_fields_set):
+        errors = _wrong_pools(self.provider, pools, has_region="region" in self.model_fields_set)
+        if self.simulation is not None and self.provider != "simulated":
+            errors.append((("simulation",), "", f"is for provider simulated; this cell's provider is {self.provider}"))
+        if errors:
             raise located("Cell", errors)
         return self
 

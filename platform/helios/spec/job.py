@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from helios.spec.base import Document, EnvName, Integer, Model, Name, SecretRef, located
-from helios.spec.workload import Checkpoint, Placement, QoS, Resources, Retry, Timeout, Workers
+from helios.spec.workload import Array, Checkpoint, Placement, QoS, Resources, Retry, Schedule, Timeout, Workers
 
 
 class JobTemplate(Model):
@@ -28,7 +28,7 @@ class JobTemplate(Model):
     envs: dict[EnvName, str] = Field(default={})
     """Environment variables."""
     secrets: dict[EnvName, SecretRef] = Field(default={})
-    """Environment variables whose values are read on the cell: `env:NAME` or `file:/path`."""
+    """Environment variables whose values are read on the cell: `env:`, `file:`, `k8s:` or `aws-sm:` and where it is."""
     checkpoint: Checkpoint = Checkpoint()
     """How the job protects its progress."""
     retry: Retry = Retry()
@@ -54,6 +54,20 @@ class JobSpec(JobTemplate):
     """Whose quota pays."""
     entrypoint: str = Field(min_length=1, max_length=4096)
     """Command line that runs on the cell: `python -m my.training`."""
+    needs: list[Name] = Field(default=[], max_length=100)
+    """Jobs of the same tenant that must have succeeded before this one is queued; one that fails holds it back."""
+    array: Array | None = None
+    """Run it many times over, each with a number of its own."""
+    schedule: Schedule | None = None
+    """Run it at given times."""
+
+    @model_validator(mode="after")
+    def _one_way_to_repeat(self) -> Self:
+        if self.schedule is not None and self.needs:
+            raise located(
+                "Job", [(("needs",), "", "a job with a schedule begins at its times; it cannot wait for jobs")]
+            )
+        return self
 
 
 class Job(Document):

@@ -8,7 +8,7 @@ from helios.spec import quantities
 from helios.spec.cell import CapacityType
 from helios.spec.kinds import KINDS
 from helios.spec.schema import json_schema
-from helios.spec.workload import QoS
+from helios.spec.workload import Concurrency, QoS
 
 _BY_PATTERN = {
     quantities.ACCELERATORS_PATTERN: "[accelerators](#quantities)",
@@ -17,7 +17,11 @@ _BY_PATTERN = {
     quantities.DURATION_PATTERN: "[duration](#quantities)",
 }
 _WORDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "boolean", "object": "mapping"}
-_ENUMS: dict[str, Iterable[str]] = {"QoS": tuple(QoS), "CapacityType": tuple(CapacityType)}
+_ENUMS: dict[str, Iterable[str]] = {
+    "QoS": tuple(QoS),
+    "CapacityType": tuple(CapacityType),
+    "Concurrency": tuple(Concurrency),
+}
 _INTRODUCTION = """\
 # Kinds and fields
 

@@ -33,7 +33,7 @@ class ServiceSpec(Model):
     envs: dict[EnvName, str] = Field(default={})
     """Environment variables."""
     secrets: dict[EnvName, SecretRef] = Field(default={})
-    """Environment variables whose values are read on the cell: `env:NAME` or `file:/path`."""
+    """Environment variables whose values are read on the cell: `env:`, `file:`, `k8s:` or `aws-sm:` and where it is."""
     placement: Placement = Placement()
     """Where the service may run."""
 

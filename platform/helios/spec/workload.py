@@ -1,16 +1,39 @@
 """What jobs and services have in common, and what a job may ask of the platform."""
 
+import re
+import zoneinfo
 from enum import StrEnum
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, GetJsonSchemaHandler, model_validator
-from pydantic_core import CoreSchema
+from pydantic import AfterValidator, Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema, PydanticCustomError
 
-from helios.spec.base import Accelerators, Cpus, Duration, Integer, Memory, Model, Name, located
+from helios.errors import nearest
+from helios.spec.base import Accelerators, Cpus, Duration, Integer, Matching, Memory, Model, Name, located
+
+_CRON_FIELDS = re.compile(r"[0-9A-Za-z*,/?#LW-]+")
+
+
+def _cron(value: str) -> str:
+    """The form only: five fields; the control plane's library has the last word on what is in them."""
+    fields = value.split()
+    if len(fields) == 5 and all(_CRON_FIELDS.fullmatch(field) for field in fields):
+        return " ".join(fields)
+    raise ValueError(f"expected five fields of crontab, like '0 3 * * *', got {value[:80]!r}")
+
+
+def _timezone(value: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(value)
+    except (KeyError, ValueError, OSError):  # not found; a name that no file can have; a folder of the database
+        near = nearest(value, zoneinfo.available_timezones())
+        problem = f"expected the name of a time zone, got {value[:80]!r}"
+        raise PydanticCustomError("helios", "{problem}", {"problem": problem, "nearest": near}) from None
+    return value
 
 
 class QoS(StrEnum):
-    """Who goes first in the queue, in this order. Nothing that runs is stopped to make room for another."""
+    """Who goes first in the queue, in this order. Nothing that runs is stopped yet to make room for another."""
 
     GUARANTEED = "guaranteed"
     STANDARD = "standard"
@@ -75,17 +98,25 @@ class Checkpoint(Model):
     """Time between checkpoints: `30s`."""
     keep: Integer = Field(default=2, ge=1, le=1000)
     """How many of the newest checkpoints stay."""
+    grace: Duration = Field(default=30.0, ge=0, le=86_400)
+    """Time from the notice of a stop (cancel, preemption, drain, timeout) to its end, to write a checkpoint: `2m`."""
+
+
+Reason = Annotated[str, Matching(r"^[A-Z][A-Za-z0-9]{0,62}$", "a reason in CamelCase, like WorkerLost")]
 
 
 class Retry(Model):
     """What happens when a job's program fails.
 
-    What is no failure of the program takes no retry: a stop of its cell (`Stopped`), a preemption (`Preempted`), a lost
-    engine (`EngineLost`), a start that left no trace (`StartLost`). All restarts together end at 100.
+    What is no failure of the program takes no retry: a stop of its cell (`Stopped`), a preemption (`Preempted`), a
+    drain (`Drained`), a lost node or engine (`NodeLost`, `EngineLost`), a start that the cell had no room for
+    (`CapacityError`) or that left no trace (`StartLost`). All restarts together end at 100.
     """
 
     max_retries: Integer = Field(default=3, ge=0, le=1000)
     """Failures after which the job is given up."""
+    by_reason: dict[Reason, Annotated[Integer, Field(ge=0, le=1000)]] = Field(default={})
+    """Limits by the reason of an end, counted apart from the rest and in the place of `maxRetries`: `{Killed: 0}`."""
 
 
 class Placement(Model):
@@ -102,3 +133,35 @@ class Timeout(Model):
     """Longest wait for capacity before it first starts: `2h`."""
     run: Duration | None = None
     """Longest time since it first ran, restarts and the waits between them included: `30d`."""
+
+
+class Array(Model):
+    """The same job many times over: each member is a job of its own, told its number in `HELIOS_ARRAY_INDEX`."""
+
+    size: Integer = Field(ge=1, le=10_000)
+    """How many members; they are numbered from 0."""
+    parallelism: Integer | None = Field(default=None, ge=1)
+    """How many members may be in the queue or run at a time; all of them where it is not set."""
+
+
+class Concurrency(StrEnum):
+    """What happens when a scheduled run is due and the one before it is not over."""
+
+    ALLOW = "Allow"
+    FORBID = "Forbid"
+    REPLACE = "Replace"
+
+
+class Schedule(Model):
+    """Run the job again and again, each run as a job of its own."""
+
+    cron: Annotated[str, AfterValidator(_cron)]
+    """When, in the five fields of crontab: `0 3 * * *`; seconds as a sixth field in front are not taken."""
+    timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
+    """Name of the time zone that `cron` is read in: `Europe/Berlin`."""
+    concurrency: Concurrency = Concurrency.FORBID
+    """Whether a run may begin while the one before it goes on."""
+    suspend: bool = False
+    """Begin no runs for now."""
+    keep: Integer = Field(default=5, ge=1, le=1000)
+    """How many ended runs stay; older ones are deleted."""

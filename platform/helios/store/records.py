@@ -110,3 +110,130 @@ class Event:
 class Applied:
     record: Record
     change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A record that was taken away, in the feed of changes."""
+
+    kind: str
+    name: str
+    uid: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What was written after a revision, oldest first.
+
+    Attributes:
+        items: the newest version of every record that changed, and what is gone, by revision. A record that changed
+            twice comes once.
+        revision: everything up to here is in `items`; ask for what comes after it next.
+    """
+
+    items: tuple[Record | Gone, ...]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who leads. Time is reckoned by observers: a lease whose `renewals` stand still for its term is anybody's.
+
+    Attributes:
+        token: the fencing token, one higher with every new holder; a write that carries a lower one is refused.
+        renewals: one higher with every renewal.
+        term_s: how long observers wait for the next renewal.
+        address: where the holder answers, for people.
+    """
+
+    name: str
+    holder: str
+    token: int
+    renewals: int
+    term_s: float
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """What a leader's writes carry: they are refused once another holder has taken the lease."""
+
+    lease: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who asked for a write, for the audit log.
+
+    Attributes:
+        name: subject of the token (`alice`, `ci`, `agent:cell-a`, `controller`).
+        request: id of the request, as in the logs; empty inside the control plane.
+    """
+
+    name: str
+    request: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One write, or one that was refused: who, what, when, from which version to which."""
+
+    actor: str
+    verb: str
+    kind: str
+    name: str
+    outcome: str = "allowed"
+    request: str = ""
+    detail: str = ""
+    time: float = 0.0
+    revision: int = 0
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """The resources of one start of one gang, from admission to release, and what that time was.
+
+    Attributes:
+        epoch: with `uid` it names the allocation.
+        gpus: devices of the whole gang; `millicpus` likewise.
+        opened_at: seconds since the epoch; `closed_at` is None while it is held.
+        bucket: what it is being used for since `since` (see `helios.control.accounting`).
+        seconds: wall seconds of the allocation by bucket, up to `since`. GPU-seconds are these times `gpus`.
+    """
+
+    uid: str
+    epoch: int
+    kind: str
+    name: str
+    tenant: str
+    cell: str
+    qos: str
+    accelerator: str
+    gpus: int
+    millicpus: int
+    opened_at: float
+    bucket: str
+    since: float
+    closed_at: float | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReport:
+    """The newest report of a cell's agent.
+
+    Attributes:
+        version: position among all reports; `Store.reports(after=version)` gives what is newer.
+        body: as the agent sent it (JSON).
+        received_at: clock of the replica that took it.
+    """
+
+    cell: str
+    generation: int
+    sequence: int
+    version: int
+    received_at: float
+    body: Mapping[str, Any]

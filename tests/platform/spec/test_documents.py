@@ -76,8 +76,8 @@ def test_json_is_camel_case_with_defaults_and_quantities_in_their_notation() -> 
     assert data["apiVersion"] == "helios/v1"
     assert data["metadata"] == {"name": "x", "labels": {}, "annotations": {}}
     assert data["spec"]["resources"] == {"cpus": 1.0, "memory": "2Gi", "accelerators": None}
-    assert data["spec"]["checkpoint"] == {"every": "10m", "keep": 2}
-    assert data["spec"]["retry"] == {"maxRetries": 3}
+    assert data["spec"]["checkpoint"] == {"every": "10m", "keep": 2, "grace": "30s"}
+    assert data["spec"]["retry"] == {"maxRetries": 3, "byReason": {}}
     assert data["status"] == {"conditions": []}
 
 
