@@ -1,4 +1,4 @@
-"""`helios apply`, `get` and `delete`: documents in, objects out."""
+"""`helios apply`: documents in, objects out."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -9,9 +9,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from helios.cli.client import KINDS, Applied, Client, connect, kind_of
+from helios.cli.client import KINDS, Applied, Client, connect
 from helios.cli.output import Format, FormatOption, err, examples, out, show
-from helios.cli.tables import objects_table
 from helios.errors import InputError, Problem, SpecError
 
 if TYPE_CHECKING:
@@ -24,13 +23,6 @@ def register(app: typer.Typer) -> None:
     app.command(
         rich_help_panel="Objects", epilog=examples("helios apply cells/local.yaml", "helios apply jobs/ -o json")
     )(apply)
-    app.command(
-        rich_help_panel="Objects",
-        epilog=examples("helios get jobs", "helios get curriculum tiny -o yaml", "helios get jobs -l team=avatar"),
-    )(get)
-    app.command(rich_help_panel="Objects", epilog=examples("helios delete job my-job", "helios delete service avatar"))(
-        delete
-    )
 
 
 def apply(files: FilesArgument, how: FormatOption = Format.TABLE) -> None:
@@ -40,37 +32,6 @@ def apply(files: FilesArgument, how: FormatOption = Format.TABLE) -> None:
         applied = apply_all(client, documents, console=out() if how is Format.TABLE else err())
     if how is not Format.TABLE:
         show([item.object for item in applied], how, lambda: "")
-
-
-def get(
-    kind: Annotated[str, typer.Argument(help=f"One of: {', '.join(KINDS.values())}.")],
-    name: Annotated[str | None, typer.Argument(help="One object; all of them without it.")] = None,
-    selector: Annotated[str, typer.Option("--selector", "-l", help="Labels, as in team=avatar,tier=gold.")] = "",
-    how: FormatOption = Format.TABLE,
-) -> None:
-    """Show objects of a kind."""
-    what = kind_of(kind)
-    if name and selector:
-        raise InputError("give either a name or --selector")
-    with connect() as client:
-        if name:
-            found = client.get(what, name)
-            show(found, how, lambda: objects_table(what, [found]))
-            return
-        items = list(client.list(what, selector=selector))
-    show(items, how, lambda: objects_table(what, items))
-
-
-def delete(
-    kind: Annotated[str, typer.Argument(help=f"One of: {', '.join(KINDS.values())}.")],
-    names: Annotated[list[str], typer.Argument(help="Names.", show_default=False)],
-) -> None:
-    """Delete objects; what runs is stopped first."""
-    what = kind_of(kind)
-    with connect() as client:
-        for name in names:
-            client.delete(what, name)
-            out().print(f"{what.lower()}/{escape(name)} deleted")
 
 
 def load(files: Iterable[Path], *, only: Sequence[str] = ()) -> "list[Loaded]":

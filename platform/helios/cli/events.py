@@ -8,8 +8,8 @@ import typer
 from rich.text import Text
 
 from helios.cli.client import Client, Object, connect, kind_of
-from helios.cli.follow import steady
 from helios.cli.output import Format, FormatOption, err, examples, out, show, table_of
+from helios.cli.steady import steady
 
 WAIT_S = 10.0
 

@@ -1,11 +1,10 @@
 """Following work until it ends: what a stage's row says, the live table, and the same as plain log lines."""
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,16 +13,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from helios.cli.client import Client, connect
+from helios.cli.client import Client
 from helios.cli.output import duration, seconds_of, state_text
+from helios.cli.steady import steady
 from helios.cli.tables import restarts_of
-from helios.errors import NotFoundError, UnavailableError
+from helios.errors import NotFoundError
 
-T = TypeVar("T")
 ENDED = frozenset({"Succeeded", "Failed", "Cancelled"})
-EVERY_S = 0.5
-GIVE_UP_S = 600.0
-"""How long the control plane may be away before a follower gives up; the work itself goes on meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,32 +61,6 @@ class View:
     @property
     def fraction(self) -> float:
         return sum(row.fraction for row in self.rows) / len(self.rows) if self.rows else 0.0
-
-
-def steady(fetch: Callable[[Client], T], *, notice: Callable[[str], None], every_s: float = EVERY_S) -> Iterator[T]:
-    """Yield what `fetch` gets, again and again, through restarts of the control plane.
-
-    Raises `UnavailableError` when it stays away for longer than `GIVE_UP_S`, and whatever else `fetch` raises.
-    """
-    lost_at: float | None = None
-    while True:
-        with contextlib.suppress(_LostError), _connected() as client:
-            while True:
-                try:
-                    got = fetch(client)
-                except UnavailableError as error:
-                    raise _LostError from error
-                if lost_at is not None:
-                    notice("the control plane answers again")
-                    lost_at = None
-                yield got
-                time.sleep(every_s)
-        if lost_at is None:
-            lost_at = time.monotonic()
-            notice("the control plane does not answer; the work goes on, waiting for it to come back ...")
-        elif time.monotonic() - lost_at > GIVE_UP_S:
-            raise UnavailableError("the control plane did not come back", hint="start it with `helios up`")
-        time.sleep(every_s)
 
 
 def view_of(client: Client, kind: str, name: str) -> View:
@@ -185,20 +155,6 @@ def changes(before: View | None, now: View) -> Iterator[str]:
     if now.kind == "Curriculum" and (before is None or before.state != now.state):
         said = f" ({now.message})" if now.message else ""
         yield f"{now.kind.lower()} {now.name}: {now.state}{said}"
-
-
-class _LostError(Exception):
-    """The connection is gone; `steady` opens another."""
-
-
-@contextlib.contextmanager
-def _connected() -> Iterator[Client]:
-    try:
-        client = connect()
-    except UnavailableError as error:
-        raise _LostError from error
-    with client:
-        yield client
 
 
 def _stage_row(client: Client, stage: Mapping[str, Any]) -> Row:

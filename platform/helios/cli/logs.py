@@ -7,8 +7,8 @@ import typer
 from rich.markup import escape
 
 from helios.cli.client import Client, LogPart, connect
-from helios.cli.follow import steady
 from helios.cli.output import err, examples
+from helios.cli.steady import steady
 from helios.cli.targets import current_stage, find_work, stage_job
 
 WAIT_S = 10.0

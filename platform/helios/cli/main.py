@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from helios import __version__
-from helios.cli import apply, embedded, events, explain, fleet, generate, logs, serving, specs, submit
+from helios.cli import apply, embedded, events, explain, fleet, generate, logs, objects, serving, specs, submit
 from helios.cli.output import err
 from helios.errors import HeliosError, SpecError
 
@@ -34,7 +34,7 @@ def build() -> typer.Typer:
         epilog=EXIT_CODES,
     )
     app.callback()(_root)
-    for module in (embedded, specs, apply, submit, explain, logs, events, serving, generate, fleet):
+    for module in (embedded, specs, apply, objects, submit, explain, logs, events, serving, generate, fleet):
         module.register(app)
     _add_plugins(app)
     return app

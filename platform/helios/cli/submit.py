@@ -57,7 +57,7 @@ def cancel(name: NameArgument) -> None:
     """Stop a job or curriculum; running workers get notice and may write a checkpoint."""
     with connect() as client:
         kind, _ = find_work(client, name, WORK)
-        client.action(kind, name, "cancel")
+        client.cancel(kind, name)
     out().print(f"{kind.lower()}/{escape(name)} cancelled")
 
 

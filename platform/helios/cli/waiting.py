@@ -6,8 +6,8 @@ from collections.abc import Callable
 from rich.markup import escape
 
 from helios.cli.client import Client, Object
-from helios.cli.follow import steady
 from helios.cli.output import err
+from helios.cli.steady import steady
 from helios.errors import UnavailableError
 
 

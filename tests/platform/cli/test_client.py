@@ -8,7 +8,8 @@ import pytest
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
-from helios.cli.client import Client, Endpoint, error_of, find_home, kind_of
+from helios.cli.client import Client, Endpoint, find_home, kind_of
+from helios.cli.transport import error_of
 from helios.errors import (
     ConflictError,
     HeliosError,

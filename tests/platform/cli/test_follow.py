@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from helios.cli import follow
+from helios.cli import steady as steadiness
 from helios.cli.follow import Row, View, changes, render, row_of
 from helios.errors import NotFoundError, UnavailableError
 
@@ -100,6 +101,9 @@ def test_finished_stage_counts_whole_whatever_it_reported() -> None:
 
 
 class _FakeClient:
+    def __init__(self, *, patience_s: float) -> None:
+        assert patience_s == 0, "two patiences, one in the other, would add up"
+
     def __enter__(self) -> Self:
         return self
 
@@ -109,7 +113,7 @@ class _FakeClient:
 
 def test_follower_survives_a_restart_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """While the control plane is away the follower waits, says so once, and goes on."""
-    monkeypatch.setattr(follow, "connect", _FakeClient)
+    monkeypatch.setattr(steadiness, "connect", _FakeClient)
     answers: Iterator[Any] = iter([1, UnavailableError("gone"), UnavailableError("gone"), 2, 3])
     notices: list[str] = []
 
@@ -119,7 +123,7 @@ def test_follower_survives_a_restart_and_says_so(monkeypatch: pytest.MonkeyPatch
             raise answer
         return int(answer)
 
-    seen = follow.steady(fetch, notice=notices.append, every_s=0)
+    seen = steadiness.steady(fetch, notice=notices.append, every_s=0)
     assert [next(seen), next(seen), next(seen)] == [1, 2, 3]
     assert len(notices) == 2
     assert "does not answer" in notices[0]
@@ -128,33 +132,33 @@ def test_follower_survives_a_restart_and_says_so(monkeypatch: pytest.MonkeyPatch
 
 def test_follower_gives_up_on_a_control_plane_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a documented patience the follower exits as unavailable."""
-    monkeypatch.setattr(follow, "connect", _FakeClient)
-    monkeypatch.setattr(follow, "GIVE_UP_S", 0.0)
+    monkeypatch.setattr(steadiness, "connect", _FakeClient)
+    monkeypatch.setattr(steadiness, "GIVE_UP_S", 0.0)
 
     def fetch(_: Any) -> int:
         raise UnavailableError("gone")
 
     with pytest.raises(UnavailableError, match="did not come back"):
-        next(follow.steady(fetch, notice=lambda _: None, every_s=0.001))
+        next(steadiness.steady(fetch, notice=lambda _: None, every_s=0.001))
 
 
 def test_other_errors_end_the_follower(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was deleted meanwhile is not waited for."""
-    monkeypatch.setattr(follow, "connect", _FakeClient)
+    monkeypatch.setattr(steadiness, "connect", _FakeClient)
 
     def fetch(_: Any) -> int:
         raise NotFoundError("curriculum", "tiny")
 
     with pytest.raises(NotFoundError):
-        next(follow.steady(fetch, notice=lambda _: None))
+        next(steadiness.steady(fetch, notice=lambda _: None))
 
 
 def test_terminal_gets_a_live_table_that_ends_with_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal the table is redrawn in place until the curriculum is over, and stays."""
     views = iter([view(running(10)), view(running(200)), view(Row("t2v", "Succeeded"), state="Succeeded")])
-    monkeypatch.setattr(follow, "connect", _FakeClient)
+    monkeypatch.setattr(steadiness, "connect", _FakeClient)
     monkeypatch.setattr(follow, "view_of", lambda *_: next(views))
-    monkeypatch.setattr(follow, "EVERY_S", 0.0)
+    monkeypatch.setattr(steadiness, "EVERY_S", 0.0)
     console = Console(width=100, file=io.StringIO(), force_terminal=True)
     assert follow.follow("Curriculum", "tiny", console).state == "Succeeded"
     drawn = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
