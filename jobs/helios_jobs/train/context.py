@@ -44,6 +44,7 @@ class JobContext:
     Attributes:
         epoch: fencing epoch of this start; state in the job folder and the bucket outlives it.
         resources: of one worker, as Ray names them (`CPU`, `GPU`, `memory` in bytes).
+        node_selectors: Ray's label selector of each worker's node; empty where any node will do.
         job_dir: the same for all epochs; progress.json, result.json and notice.json live here.
         checkpoint_every: seconds between checkpoints.
         tracking_uri: of MLflow; empty where there is none.
@@ -64,6 +65,7 @@ class JobContext:
     max_retries: int
     tracking_uri: str
     lineage: Lineage = field(default_factory=Lineage)
+    node_selectors: tuple[Mapping[str, str], ...] = ()
 
     @property
     def runs_dir(self) -> Path:
@@ -101,13 +103,15 @@ def read_context(environ: Mapping[str, str] = os.environ) -> JobContext:
     bucket = environ["HELIOS_BUCKET"]
     if "://" in bucket:
         raise InputError(f"HELIOS_BUCKET {bucket!r} is not a folder: this job writes to mounted buckets")
+    workers = _whole(environ, "HELIOS_WORKERS", 1, least=1)
     return JobContext(
         name=environ["HELIOS_JOB"],
         uid=environ["HELIOS_JOB_UID"],
         epoch=_whole(environ, "HELIOS_EPOCH", 1),
         tenant=environ.get("HELIOS_TENANT", "default"),
         cell=environ.get("HELIOS_CELL", ""),
-        workers=_whole(environ, "HELIOS_WORKERS", 1, least=1),
+        workers=workers,
+        node_selectors=_selectors(environ.get("HELIOS_NODE_SELECTORS", ""), workers),
         resources=_resources(environ.get("HELIOS_WORKER_RESOURCES", "")),
         config_path=Path(environ["HELIOS_CONFIG"]),
         job_dir=Path(environ["HELIOS_JOB_DIR"]).absolute(),
@@ -154,6 +158,16 @@ def _resources(text: str) -> dict[str, float]:
     except (ValueError, AttributeError, TypeError) as error:
         raise InputError(f"HELIOS_WORKER_RESOURCES is not a JSON mapping of numbers: {text!r}") from error
     return {name: amount for name, amount in found.items() if amount > 0}
+
+
+def _selectors(text: str, workers: int) -> tuple[dict[str, str], ...]:
+    try:
+        found = [{str(label): str(value) for label, value in selector.items()} for selector in json.loads(text or "[]")]
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"HELIOS_NODE_SELECTORS is not a JSON list of label selectors: {text!r}") from error
+    if found and len(found) != workers:
+        raise InputError(f"HELIOS_NODE_SELECTORS places {len(found)} workers, and HELIOS_WORKERS is {workers}")
+    return tuple(found)
 
 
 def _number(environ: Mapping[str, str], name: str, default: float) -> float:

@@ -100,7 +100,11 @@ def _train(job: JobContext, config: StageConfig, build_objective: BuildObjective
         train_loop_config={"job": job, "config": config, "build_objective": build_objective or build_stage},
         torch_config=TorchConfig(backend="nccl" if job.gpus else "gloo", timeout_s=600),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=job.workers, use_gpu=job.gpus, resources_per_worker=dict(job.resources)
+            num_workers=job.workers,
+            use_gpu=job.gpus,
+            resources_per_worker=dict(job.resources),
+            # Ray types the class of Train v1, which has none
+            label_selector=[dict(selector) for selector in job.node_selectors] or None,  # type: ignore[call-arg]
         ),
         run_config=ray.train.RunConfig(
             name=job.uid,

@@ -22,8 +22,10 @@ def test_the_environment_becomes_a_job(job_environ: MakeEnviron, tmp_path: Path)
             HELIOS_WORKER_RESOURCES='{"CPU": 0.5, "GPU": 0, "memory": 1024}',
             HELIOS_INPUT_CHECKPOINT=str(tmp_path),
             HELIOS_CHECKPOINT_EVERY="2.5",
+            HELIOS_NODE_SELECTORS='[{"helios/node": "lab-0"}, {"helios/node": "lab-1"}]',
         )
     )
+    assert job.node_selectors == ({"helios/node": "lab-0"}, {"helios/node": "lab-1"})
     assert job.resources == {"CPU": 0.5, "memory": 1024}
     assert not job.gpus
     assert job.checkpoint_every == 2.5
@@ -39,6 +41,8 @@ def test_the_environment_becomes_a_job(job_environ: MakeEnviron, tmp_path: Path)
         ("HELIOS_MAX_RETRIES", "1.5", "whole number"),
         ("HELIOS_CHECKPOINT_EVERY", "nan", "out of range"),
         ("HELIOS_WORKER_RESOURCES", "[1]", "not a JSON mapping"),
+        ("HELIOS_NODE_SELECTORS", '["lab-0"]', "not a JSON list of label selectors"),
+        ("HELIOS_NODE_SELECTORS", '[{"helios/node": "lab-0"}]', "places 1 workers, and HELIOS_WORKERS is 2"),
         ("HELIOS_BUCKET", "s3://bucket/x", "mounted buckets"),
         ("HELIOS_JOB_UID", "", "lacks HELIOS_JOB_UID"),
     ],

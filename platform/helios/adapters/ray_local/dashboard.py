@@ -1,6 +1,6 @@
 """Ray's REST API: job submission and Serve's declarative applications.
 
-The paths and bodies are those of `ray.dashboard.modules.{job,serve}` of Ray 2.60. Plain HTTP instead of Ray's own
+The paths and bodies are those of `ray.dashboard.modules.{job,serve,state}` of Ray 2.60. Plain HTTP instead of Ray's own
 client keeps Ray out of the control plane's process and lets it talk to several Rays, each with its own token.
 """
 
@@ -12,6 +12,8 @@ import httpx
 from helios.errors import EngineError, UnavailableError
 
 Json = dict[str, Any]
+_MOST_NODES = 10_000
+"""Ray remembers 1,000 dead nodes and lists 10,000 at most."""
 
 
 class Dashboard:
@@ -32,6 +34,15 @@ class Dashboard:
         """Return where the control store answers through the dashboard."""
         with self:
             self._call("GET", "/api/gcs_healthz", timeout=5.0)
+
+    def nodes(self) -> list[Json]:
+        """Return every node that Ray's control store remembers: `node_name`, `state` (`ALIVE`, `DEAD`), `labels`."""
+        query = f"/api/v0/nodes?detail=1&limit={_MOST_NODES}&timeout=5"
+        with self:
+            answer = self._call("GET", query).json()
+            if not answer["result"]:
+                raise UnavailableError(f"Ray lists no nodes: {answer['msg']}")
+            return list(answer["data"]["result"]["result"])
 
     def job(self, submission_id: str) -> Json | None:
         """Return Ray's record of a job, or None where it has none."""

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +25,8 @@ class RayLocalDriver:
     Args:
         folder: the cell's folder; holds Ray's handle, the records of starts and, by default, the bucket.
         pool: the node pool that this machine is.
+        nodes: how many nodes the pool has: raylets that share this machine.
+        pools: nodes by pool, in the place of `pool` and `nodes`; the head's pool first.
         tracking_uri: of MLflow, handed to jobs and services.
         min_free_bytes: nothing is started with less space left in the bucket; HELIOS_MIN_FREE_BYTES, 1 GiB by default.
     """
@@ -35,28 +37,53 @@ class RayLocalDriver:
         cell: str,
         folder: Path,
         pool: str = "machine",
+        nodes: int = 1,
+        pools: Mapping[str, int] | None = None,
         tracking_uri: str = "",
         bucket: LocalObjectStore | None = None,
         head: RayHead | None = None,
         min_free_bytes: int | None = None,
     ) -> None:
         self.cell = cell
-        self.head = head or RayHead(folder)
-        self._pool = pool
+        self.head = head or RayHead(folder, cell=cell)
+        self._pools: tuple[str, ...] = ()
+        self.resize(pools or {pool: nodes})
         self._bucket = bucket or LocalObjectStore(folder / "bucket")
         self._records = Records(folder / "launches")
         self._min_free = int(os.environ.get(MIN_FREE_ENV, MIN_FREE_BYTES)) if min_free_bytes is None else min_free_bytes
         self._jobs = Jobs(self.head, cell=cell, bucket=self._bucket, tracking_uri=tracking_uri)
         self._services = Services(self.head, self._records, cell=cell, bucket=self._bucket, tracking_uri=tracking_uri)
 
+    def resize(self, pools: Mapping[str, int]) -> None:
+        """Have these nodes by pool from now on: at Ray's next start, or as soon as nothing runs in it."""
+        self._pools = tuple(pool for pool, count in pools.items() for _ in range(count)) or tuple(pools)[:1]
+        self.head.cell, self.head.wanted = self.cell, len(self._pools)
+
     def nodes(self) -> Sequence[NodeObservation]:
-        """This machine. Looks after it on the way: restarts Ray where it died, ends what ended jobs left behind."""
+        """The nodes, as Ray and the process table see them. Looks after them on the way.
+
+        Restarts what died, and ends what ended jobs left behind.
+        """
         answers = self.head.tend()
         for uid, epoch in tuple(self._jobs.untidy):
             self.status(uid, epoch)
         if not answers:
             raise UnavailableError(f"Ray of cell {self.cell} does not answer")
-        return (machine.observe(cell=self.cell, pool=self._pool, healthy=True),)
+        if self.head.nodes != self.head.wanted and not self.running():
+            self.head.reshape()
+            raise UnavailableError(f"Ray of cell {self.cell} is started anew with {len(self._pools)} nodes")
+        if self.head.nodes == 1:
+            return (machine.observe(cell=self.cell, pool=self._pools[0], healthy=True),)
+        return tuple(
+            share.observe(name=name, pool=pool, healthy=sight.healthy, lost=sight.lost)
+            for name, share, pool, sight in zip(
+                self.head.names, self.head.shares, self._pools_of(self.head.nodes), self.head.sight(), strict=True
+            )
+        )
+
+    def _pools_of(self, count: int) -> Sequence[str]:
+        """The pool of each node that there is; those that are to go when nothing runs count to the last pool."""
+        return [self._pools[min(index, len(self._pools) - 1)] for index in range(count)]
 
     def start(self, launch: Launch) -> None:
         """Start the gang, or do nothing where this uid and epoch were started before.

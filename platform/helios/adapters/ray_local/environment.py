@@ -5,6 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from helios.adapters.ray_local.raylets import selectors
 from helios.adapters.ray_local.records import Start
 from helios.spec import JobSpec, ServiceSpec
 from helios.spec.workload import Resources
@@ -17,7 +18,10 @@ def entrypoint_of(spec: JobSpec) -> str:
     return f"exec {shlex.quote(sys.executable)} -P -m helios.agent.launch -- {shlex.quote(spec.entrypoint)}"
 
 
-def job_env(start: Start, spec: JobSpec, *, cell: str, bucket: str, folder: Path, tracking_uri: str) -> dict[str, str]:
+def job_env(
+    start: Start, spec: JobSpec, *, cell: str, bucket: str, folder: Path, tracking_uri: str, labelled: bool = False
+) -> dict[str, str]:
+    """The environment of one start. `labelled`: Ray has several nodes, and workers are to be told which is theirs."""
     return {
         **spec.envs,
         **_common(start, spec, cell=cell, bucket=bucket, folder=folder, tracking_uri=tracking_uri),
@@ -25,6 +29,8 @@ def job_env(start: Start, spec: JobSpec, *, cell: str, bucket: str, folder: Path
         "HELIOS_JOB_UID": start.uid,
         "HELIOS_WORKERS": str(start.workers),
         "HELIOS_WORKER_RESOURCES": json.dumps(ray_resources(spec.resources)),
+        "HELIOS_NODES": json.dumps(start.nodes),
+        "HELIOS_NODE_SELECTORS": json.dumps(selectors(start.nodes) if labelled else []),
         "HELIOS_CONFIG": str(folder / "config.json"),
         "HELIOS_CHECKPOINT_EVERY": f"{spec.checkpoint.every:g}",
         "HELIOS_CHECKPOINT_KEEP": str(spec.checkpoint.keep),

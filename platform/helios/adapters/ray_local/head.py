@@ -1,4 +1,7 @@
-"""The cell's Ray: started as a program of its own, found again, watched, restarted, ended exactly."""
+"""The cell's Ray: started as a program of its own, found again, watched, restarted, ended exactly.
+
+A cell of several nodes has further raylets beside the head (`raylets`); they are started, tended and ended with it.
+"""
 
 import hashlib
 import os
@@ -9,36 +12,42 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from helios.adapters.programs import Handle, Program, free_port
+from helios.adapters.programs import Handle, Program
+from helios.adapters.ray_local import machine
 from helios.adapters.ray_local.dashboard import Dashboard
+from helios.adapters.ray_local.machine import Share
+from helios.adapters.ray_local.raylets import (
+    FOREIGN,
+    NODE_PORTS,
+    REJOIN_S,
+    STOP_S,
+    Cluster,
+    Raylets,
+    Sight,
+    draw_ports,
+    label_options,
+    port_options,
+)
 from helios.errors import EngineError, UnavailableError
 
-OBJECT_STORE_BYTES = 512 * 1024 * 1024
 HUNG_S = 300.0
 """A Ray whose processes live but which has not answered for this long is ended and started again: long, because a
 machine that is only busy loses nothing by waiting, and all that runs by a restart."""
 LONGEST_DELAY_S = 60.0
 """Between restarts of a Ray that does not come up."""
 READY_S = 120.0
-STOP_S = 3.0
-"""Ray has nothing to save when it ends; given longer it only takes longer."""
-_PORTS = (
-    "port",
-    "dashboard-port",
-    "dashboard-agent-listen-port",
-    "dashboard-agent-grpc-port",
-    "runtime-env-agent-port",
-    "metrics-export-port",
-    "node-manager-port",
-    "object-manager-port",
-    "ray-client-server-port",
-)
-# What another Ray or HELIOS may have left in the environment; RAY_AUTH_TOKEN would win over our token's path.
-_FOREIGN = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_JOB_CONFIG_JSON_ENV_VAR", "HELIOS_HOME", "HELIOS_TOKEN", "HELIOS_API")
+_PORTS = ("port", "dashboard-port", *NODE_PORTS, "ray-client-server-port")
+_NODE_HEALTH = {
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "4000",
+    "RAY_health_check_failure_threshold": "5",
+}
+"""A dead raylet is known in 5 s and one that hangs in 25 s. The head of a single node keeps Ray's own, longer ones:
+there a raylet that is only slow would be mistaken for dead, and nothing be won."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +67,32 @@ class Address:
 
 
 class RayHead:
-    """Ray on this machine for one cell. Its handle and ports are in `<folder>/ray.json`, its token in `ray.token`."""
+    """Ray on this machine for one cell. Its handle and ports are in `<folder>/ray.json`, its token in `ray.token`.
 
-    def __init__(self, folder: Path, *, cpus: int | None = None, env: Mapping[str, str] | None = None) -> None:
+    Args:
+        cpus: cores that all nodes have together; those of the machine by default.
+        cell: prefix of the nodes' names; the folder's name by default.
+        nodes: how many nodes Ray is to have at its next start; as many as at the last one by default.
+        rejoin_s: see `REJOIN_S`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        cpus: int | None = None,
+        env: Mapping[str, str] | None = None,
+        cell: str = "",
+        nodes: int | None = None,
+        rejoin_s: float = REJOIN_S,
+    ) -> None:
         self.folder = folder
         self.cpus = cpus or os.cpu_count() or 1
+        self.cell = cell or folder.name
+        self.wanted = nodes
         self._env = dict(env or {})
         self._program = Program("Ray", folder / "ray.json")
+        self._raylets = Raylets(folder, self.temp, rejoin_s=rejoin_s)
         self._lock = threading.RLock()
         self._silent_since: float | None = None
         self._not_before = 0.0
@@ -79,6 +107,19 @@ class RayHead:
     @property
     def log(self) -> Path:
         return self.folder / "ray.log"
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes Ray was started for."""
+        return int(self._program.facts().get("nodes", 1))
+
+    @property
+    def names(self) -> list[str]:
+        return [f"{self.cell}-{index}" for index in range(self.nodes)]
+
+    @property
+    def shares(self) -> list[Share]:
+        return machine.shares(self.nodes, cpus=self.cpus)
 
     def handle(self) -> Handle | None:
         return self._program.handle()
@@ -162,10 +203,47 @@ class RayHead:
                 self._restart(now)
             return False
 
+    def sight(self) -> list[Sight]:
+        """How each node looks, the head's first; looks after the others on the way.
+
+        Raises:
+            UnavailableError: Ray does not answer.
+        """
+        with self._lock:
+            address = self.address()
+            if address is None:
+                raise UnavailableError("Ray of this cell is not running")
+            if self.nodes == 1:
+                return [Sight(healthy=True)]
+            cluster = Cluster(
+                instance=address.instance,
+                address=f"127.0.0.1:{address.gcs_port}",
+                names=self.names,
+                shares=self.shares,
+                env=self._environment(self.nodes),
+                taken=frozenset(
+                    int(port) for name, port in self._program.facts().items() if name in (*_PORTS, "serve")
+                ),
+            )
+            return [Sight(healthy=True), *self._raylets.tend(cluster, self.connect().nodes())]
+
+    def _ports(self) -> frozenset[int]:
+        facts = self._program.facts()
+        return frozenset(int(facts[name]) for name in (*_PORTS, "serve"))
+
+    def reshape(self) -> bool:
+        """Start Ray anew where it was started for another number of nodes than is wanted; ends all that runs in it."""
+        with self._lock:
+            if self.wanted in {None, self.nodes} or self._program.handle() is None:
+                return False
+            self._program.stop(term_s=STOP_S)
+            self._start()
+            return True
+
     def stop(self) -> int:
         """End every process of this Ray; returns how many there were. Raises `EngineError` where one survives."""
         with self._lock:
-            count = self._program.stop(term_s=STOP_S)
+            count = self._raylets.stop() + self._program.stop(term_s=STOP_S)
             self._program.forget()
             shutil.rmtree(self.temp, ignore_errors=True)
             return count
@@ -180,24 +258,29 @@ class RayHead:
     def _start(self) -> None:
         token = self._token()
         assert token
+        self._raylets.stop()
         self._prepare_temp()
         before = self._program.facts()
-        ports: dict[str, int] = {}
-        for name in (*_PORTS, "serve"):
-            ports[name] = free_port(preferred=int(before.get(name, 0)), taken=ports.values())
-        options = [part for name in _PORTS for part in (f"--{name}", str(ports[name]))]
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *options]
-        command += ["--num-cpus", str(self.cpus), "--object-store-memory", str(OBJECT_STORE_BYTES)]
+        nodes = self.wanted or self.nodes
+        ports = draw_ports((*_PORTS, "serve"), before)
+        facts = {name: str(port) for name, port in ports.items()}
+        facts |= {"dashboard": f"http://127.0.0.1:{ports['dashboard-port']}", "nodes": str(nodes)}
+        command = self._command({name: ports[name] for name in _PORTS}, nodes)
+        environment = {**self._environment(nodes), **machine.shares(nodes, cpus=self.cpus)[0].environment()}
+        self._program.start(command, log=self.log, env=environment, facts=facts, drop_env=FOREIGN)
+
+    def _command(self, ports: Mapping[str, int], nodes: int) -> Sequence[str]:
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *port_options(ports)]
+        command += machine.shares(nodes, cpus=self.cpus)[0].ray_options()
         command += ["--dashboard-host", "127.0.0.1", "--include-dashboard", "true", "--temp-dir", str(self.temp / "r")]
         command += ["--min-worker-port", "0", "--max-worker-port", "0", "--disable-usage-stats"]
         command += ["--no-monitor"]  # that is Ray's autoscaler
-        facts = {name: str(port) for name, port in ports.items()}
-        facts["dashboard"] = f"http://127.0.0.1:{ports['dashboard-port']}"
-        self._program.start(command, log=self.log, env=self._environment(), facts=facts, drop_env=_FOREIGN)
+        return command + label_options(f"{self.cell}-0", "head")
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, nodes: int) -> dict[str, str]:
         return {
             **self._env,
+            **(_NODE_HEALTH if nodes > 1 else {}),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str((self.folder / "ray.token").resolve()),
             "RAY_USAGE_STATS_ENABLED": "0",

@@ -58,6 +58,7 @@ class Jobs:
             bucket=str(self._bucket.root),
             folder=folder.path,
             tracking_uri=self._tracking_uri,
+            labelled=self._head.nodes > 1,
         )
         hook = SECRETS_HOOK if spec.secrets else ""
         self._head.connect().submit(

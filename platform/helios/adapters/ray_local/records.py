@@ -28,6 +28,7 @@ class Start:
     Attributes:
         instance: the start of Ray that took it; empty until Ray took it.
         final: its last status as JSON, once it is over; never asked again after that.
+        nodes: the node of each worker.
     """
 
     kind: str
@@ -41,6 +42,7 @@ class Start:
     instance: str = ""
     stop: Stop | None = None
     final: dict[str, Any] | None = None
+    nodes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, launch: Launch, *, at: float) -> "Start":
@@ -53,6 +55,7 @@ class Start:
             spec=dict(launch.spec),
             context=dict(launch.context),
             at=at,
+            nodes=launch.nodes,
         )
 
     @property
@@ -124,8 +127,10 @@ def _load(path: Path) -> History:
     data = read_json(path)
     if data is None:
         return History()
-    starts = {
-        int(epoch): Start(**{**one, "stop": Stop(**one["stop"]) if one["stop"] else None})
-        for epoch, one in data["starts"].items()
-    }
+    starts = {int(epoch): _start(one) for epoch, one in data["starts"].items()}
     return History(highest=data["highest"], starts=starts)
+
+
+def _start(data: dict[str, Any]) -> Start:
+    stop = Stop(**data["stop"]) if data["stop"] else None
+    return Start(**{**data, "stop": stop, "nodes": tuple(data.get("nodes", ()))})
