@@ -1,20 +1,38 @@
-"""A control plane over a real store, with a cell that plays what a test scripts."""
+"""A control plane over a real store, with a cell that plays what a test scripts; a PostgreSQL server for who asks."""
 
+import importlib.util
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from helios.control import ControlPlane, apply
 from helios.ports import Launch, LaunchStatus, NodeObservation, Phase
 from helios.spec import from_json
 from helios.store import Event, Store, open_store
 
+if TYPE_CHECKING:
+    from helios.control import ControlPlane
+
 TOKEN = "a-token-for-tests"
+
+
+def _beside(name: str) -> Any:
+    """A module of this folder, which is no package: imported by its path, once."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+postgres_server = _beside("postgres_server")
 DEADLINE_S = 20.0
 
 
@@ -26,7 +44,7 @@ def document(kind: str, name: str, spec: dict[str, Any], **metadata: Any) -> dic
 class ScriptedCell:
     """Says of each launch first Starting, then Running, then that it succeeded, unless it is held or to fail."""
 
-    plane: ControlPlane
+    plane: "ControlPlane"
     name: str = "local"
     held: set[str] = field(default_factory=set)
     failing: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -68,10 +86,12 @@ class House:
     """A control plane that lives, as `helios up` would compose it, but for the engines."""
 
     store: Store
-    plane: ControlPlane
+    plane: "ControlPlane"
     cell: ScriptedCell
 
     def apply(self, kind: str, name: str, spec: dict[str, Any]) -> None:
+        from helios.control import apply  # the store's own tests stand without the control plane
+
         apply(self.store, from_json(document(kind, name, spec)))
 
     def until(self, kind: str, name: str, found: Callable[[Any], bool]) -> Any:
@@ -89,6 +109,8 @@ class House:
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
     """A running control plane with the cell `local`, Ready."""
+    from helios.control import ControlPlane  # see above
+
     store = open_store(tmp_path / "state" / "helios.db")
     plane = ControlPlane(store)
     made = House(store, plane, ScriptedCell(plane))
@@ -111,3 +133,41 @@ def house(tmp_path: Path) -> Iterator[House]:
     for thread in threads:
         thread.join(10)
     store.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_server_url() -> Iterator[str]:
+    """A PostgreSQL server of this session; fails where PostgreSQL is not installed."""
+    with tempfile.TemporaryDirectory(prefix="helios-") as folder:
+        Path(folder).chmod(0o755)
+        with postgres_server.postgres_server(Path(folder), fsync=False) as url:
+            yield url
+
+
+@pytest.fixture(scope="session")
+def _postgres_template(postgres_server_url: str) -> str:
+    """Name of a database with the newest schema and nothing in it."""
+    url: str = postgres_server.fresh_database(postgres_server_url)
+    open_store(url).close()
+    return url.partition("?")[0].rpartition("/")[2]
+
+
+@pytest.fixture
+def postgres_url_factory(postgres_server_url: str, _postgres_template: str) -> Iterator[Callable[..., str]]:
+    """Makes databases that live as long as the test: with an empty store in it, or with nothing (`bare=True`)."""
+    made: list[str] = []
+
+    def make(*, bare: bool = False) -> str:
+        template = {} if bare else {"template": _postgres_template}
+        made.append(postgres_server.fresh_database(postgres_server_url, **template))
+        return made[-1]
+
+    yield make
+    for url in made:
+        postgres_server.drop_database(url)
+
+
+@pytest.fixture
+def postgres_url(postgres_url_factory: Callable[..., str]) -> str:
+    """URL of a PostgreSQL database with an empty store."""
+    return postgres_url_factory()

@@ -1,11 +1,12 @@
 """Versioned records, compare-and-swap, events, waiting for change: the one place where HELIOS remembers.
 
-    open_store(path: Path, *, clock: Clock | None = None) -> Store      SQLite; creates the file, checks its version
-    Store (protocol.py)      get, find, records, apply, create, save, request_delete, remove, add_events, events,
-                             revision, wait, close
+    open_store(path_or_url: Path | str, *, clock: Clock | None = None) -> Store
+                             a SQLite file, `sqlite:///PATH` or `postgresql://...`; created or migrated where need be
+    Store (protocol.py)      what every store promises: records, changes, events, audit, leases, agents, care
     Record (records.py)      one object: kind, name, uid, generation, resource_version, labels, annotations, spec, ...
-    Event                    one line of the append-only log
+    Event, Gone, Changes, Lease, Fence, Actor, AuditEntry, Allocation, StoredReport (records.py)
     Applied                  what `apply` did: .record and .change (`created`, `configured`, `unchanged`)
+    Mirror (mirror.py)       all records in memory, kept current
     SystemClock, timestamp(seconds) -> ISO text, seconds(text) -> float
 
 A `Record` is a value. To change one, build the next (`record.with_status(...)`) and `save` it: the store compares
@@ -16,16 +17,40 @@ from pathlib import Path
 
 from helios.ports import Clock
 from helios.store.clock import SystemClock, seconds, timestamp
+from helios.store.mirror import Mirror
 from helios.store.protocol import Store
-from helios.store.records import Applied, Change, Event, EventType, Record
+from helios.store.records import (
+    Actor,
+    Allocation,
+    Applied,
+    AuditEntry,
+    Change,
+    Changes,
+    Event,
+    EventType,
+    Fence,
+    Gone,
+    Lease,
+    Record,
+    StoredReport,
+)
 
 __all__ = [
+    "Actor",
+    "Allocation",
     "Applied",
+    "AuditEntry",
     "Change",
+    "Changes",
     "Event",
     "EventType",
+    "Fence",
+    "Gone",
+    "Lease",
+    "Mirror",
     "Record",
     "Store",
+    "StoredReport",
     "SystemClock",
     "open_store",
     "seconds",
@@ -33,12 +58,15 @@ __all__ = [
 ]
 
 
-def open_store(path: Path, *, clock: Clock | None = None) -> Store:
-    """Open, or create, the store in the SQLite file `path`.
+def open_store(path_or_url: Path | str, *, clock: Clock | None = None) -> Store:
+    """Open, or create, the store in a SQLite file or in a PostgreSQL database; migrate it where it needs it.
 
     Raises:
-        UnavailableError: the file was written by another schema version, or cannot be opened.
+        InputError: a URL of neither database.
+        UnavailableError: it is of a release that this one cannot work with, or cannot be opened.
     """
-    from helios.store.sqlite import SqliteStore  # SQLAlchemy would slow every importer of the records
+    # SQLAlchemy would slow every importer of the records.
+    from helios.store.opening import database_at
+    from helios.store.store import open_database
 
-    return SqliteStore(path, clock=clock or SystemClock())
+    return open_database(database_at(path_or_url), clock=clock or SystemClock())

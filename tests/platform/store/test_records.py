@@ -1,16 +1,14 @@
-"""What every store promises, on SQLite."""
+"""Records and events, as every store keeps them."""
 
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
-from helios.errors import ConflictError, NotFoundError, UnavailableError
+from helios.errors import ConflictError, NotFoundError
 from helios.spec import AnyDocument, from_json
 from helios.store import Change, Event, Record, Store, open_store, seconds, timestamp
 
@@ -22,18 +20,11 @@ def job(name: str = "job", **spec: Any) -> AnyDocument:
     )
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(tmp_path / "state" / "helios.db")
-    yield opened
-    opened.close()
-
-
-def test_applied_document_comes_back_after_reopening(store: Store, tmp_path: Path) -> None:
+def test_applied_document_comes_back_after_reopening(store: Store, place: Path | str) -> None:
     """What was acknowledged is there for the next process, to the last field."""
     written = store.apply(job(config={"steps": 3}, labels={"team": "a"})).record
     store.close()
-    again = open_store(tmp_path / "state" / "helios.db")
+    again = open_store(place)
     assert again.get("Job", "job") == written
     assert (written.state, written.generation, written.spec["config"]) == ("Pending", 1, {"steps": 3})
     again.close()
@@ -182,36 +173,13 @@ def test_wait_wakes_at_once_and_gives_up_in_time(store: Store) -> None:
     assert min(delays) < 0.2
 
 
-def test_wait_sees_what_another_process_wrote(store: Store, tmp_path: Path) -> None:
+def test_wait_sees_what_another_process_wrote(store: Store, place: Path | str) -> None:
     """Another opener of the file stands for another process: no notification, yet `wait` returns."""
-    other = open_store(tmp_path / "state" / "helios.db")
+    other = open_store(place)
     revision = store.revision()
     written = other.apply(job()).record
     assert store.wait(revision, 10.0) == written.resource_version
     other.close()
-
-
-def test_acknowledged_writes_survive_a_power_cut(store: Store) -> None:
-    """WAL with synchronous=FULL: SQLite syncs the log before it answers."""
-    with store._engine.connect() as connection:  # type: ignore[attr-defined]  # there is no public way to ask
-        assert connection.scalar(sa.text("PRAGMA journal_mode")) == "wal"
-        assert connection.scalar(sa.text("PRAGMA synchronous")) == 2
-
-
-def test_file_of_another_schema_version_is_left_alone(store: Store, tmp_path: Path) -> None:
-    """A store that cannot read a file says both versions and changes nothing."""
-    with store._write() as connection:  # type: ignore[attr-defined]  # no release has another version yet
-        connection.execute(sa.text("UPDATE meta SET value = 99 WHERE key = 'schema_version'"))
-    with pytest.raises(UnavailableError, match=r"has schema version 99; this HELIOS reads version 1"):
-        open_store(tmp_path / "state" / "helios.db")
-
-
-def test_file_that_is_no_database_is_said_to_be_none(tmp_path: Path) -> None:
-    """An error of the tree, not of SQLAlchemy."""
-    path = tmp_path / "helios.db"
-    path.write_text("this is not a database, it only has the name of one" * 100)
-    with pytest.raises(UnavailableError, match="cannot be opened"):
-        open_store(path)
 
 
 def test_time_is_text_that_reads_back() -> None:

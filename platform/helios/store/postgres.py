@@ -1,0 +1,139 @@
+"""PostgreSQL through psycopg 3: what replicas share.
+
+Whoever writes locks the counter of revisions first, so that transactions commit in the order of their revisions. A
+replica that stands still with that lock (paused, cut off) would stop all others: the server ends its session.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import psycopg
+import sqlalchemy as sa
+from psycopg import sql
+from sqlalchemy.dialects import postgresql
+
+from helios.errors import HeliosError, NoSpaceError, UnavailableError
+from helios.store import jsontext, schema
+from helios.store.database import Database, Heard
+
+CHANNEL = "helios"
+"""One channel for both counters; the payload is `<revision> <report version>`, either may be empty."""
+READERS = 10
+MORE_READERS = 30
+MIGRATION_LOCK = 0x48454C494F53
+"""Key of the advisory lock: `HELIOS`."""
+CONNECTION = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+IDLE_WRITER_MS = 3_000
+LOCK_MS = 15_000
+STATEMENT_MS = 60_000
+RECONNECT_S = (0.05, 2.0)
+"""The first and the longest pause between attempts to listen again."""
+_GONE = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
+
+
+class PostgresDatabase(Database):
+    poll_s = 2.0
+
+    def __init__(self, url: sa.URL) -> None:
+        super().__init__()
+        self._url = url.set(drivername="postgresql+psycopg")
+        self.name = url.set(drivername="postgresql").render_as_string(hide_password=True)
+        writing = f"-c idle_in_transaction_session_timeout={IDLE_WRITER_MS} -c lock_timeout={LOCK_MS}"
+        reading = f"-c statement_timeout={STATEMENT_MS}"
+        self.reader = self._engine(reading, size=READERS, more=MORE_READERS, isolation="AUTOCOMMIT")
+        self.writer = self._engine(writing, size=1, more=0, isolation="READ COMMITTED")
+        self._listening = threading.Lock()
+        self._listener: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    def _engine(self, options: str, *, size: int, more: int, isolation: str) -> sa.Engine:
+        given = self._url.query.get("options", "")
+        return sa.create_engine(
+            self._url,
+            connect_args={**CONNECTION, "options": f"{given} {options}".strip()},
+            json_serializer=jsontext.dumps,
+            json_deserializer=jsontext.loads,
+            pool_size=size,
+            max_overflow=more,
+            pool_timeout=30,
+            isolation_level=isolation,
+        )
+
+    def insert(self, table: sa.Table) -> postgresql.Insert:
+        return postgresql.insert(table)
+
+    def counters(self) -> sa.Select[str, int]:
+        # In the order of the key, so that two who lock never wait for each other.
+        return sa.select(schema.meta.c.key, schema.meta.c.value).order_by(schema.meta.c.key).with_for_update()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sa.Connection]:
+        options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        with self.reader.connect().execution_options(**options) as connection, connection.begin():
+            yield connection
+
+    def lock_migrations(self, connection: sa.Connection) -> None:
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+
+    def fix_numbering(self, connection: sa.Connection, table: sa.Table) -> None:
+        highest = connection.scalar(sa.select(sa.func.max(table.c.number)))
+        if highest:
+            connection.execute(sa.select(sa.func.setval(sa.func.pg_get_serial_sequence(table.name, "number"), highest)))
+
+    def announce(self, connection: sa.Connection, *, revision: int | None, report_version: int | None) -> None:
+        connection.execute(sa.select(sa.func.pg_notify(CHANNEL, f"{revision or ''} {report_version or ''}")))
+
+    def changed_elsewhere(self) -> bool:
+        return True
+
+    def listen(self, heard: Heard) -> None:
+        with self._listening:
+            if self._listener is None:
+                self._listener = threading.Thread(
+                    target=self._listen, args=(heard,), name="store-listener", daemon=True
+                )
+                self._listener.start()
+
+    def _listen(self, heard: Heard) -> None:
+        pause = RECONNECT_S[0]
+        while not self._stop.is_set():
+            # Where the database is away, whoever reads or writes hears of it; here it only costs latency.
+            with suppress(*_GONE, HeliosError):
+                url = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
+                with psycopg.connect(url, autocommit=True, **CONNECTION) as connection:  # type: ignore[arg-type]
+                    connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
+                    pause = RECONNECT_S[0]
+                    self._hear(connection, heard)
+            self._stop.wait(pause)
+            pause = min(2 * pause, RECONNECT_S[1])
+
+    def _hear(self, connection: psycopg.Connection, heard: Heard) -> None:
+        heard(None, None)  # what was said while nobody listened
+        while not self._stop.is_set():
+            for notification in connection.notifies(timeout=0.25):
+                revision, _, report_version = notification.payload.partition(" ")
+                heard(int(revision or 0), int(report_version or 0))
+
+    def meaning(self, error: BaseException) -> HeliosError | None:
+        state = getattr(error, "sqlstate", None) or ""
+        if state == "53100":
+            return NoSpaceError(f"the disk of the store {self.name} is full", hint="free some space, then try again")
+        if state == "55P03":
+            return UnavailableError(f"the store {self.name} is locked by another writer for over {LOCK_MS // 1000} s")
+        if isinstance(error, _GONE):
+            return UnavailableError(f"the store {self.name} does not answer: {str(error).strip()}")
+        return None
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._listener is not None:
+            self._listener.join()
+        self.reader.dispose()
+        self.writer.dispose()

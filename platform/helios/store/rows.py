@@ -1,0 +1,94 @@
+"""Rows of the tables to values and back. Columns have the order of the schema, which the readers here rely on."""
+
+from dataclasses import fields as dataclass_fields
+from typing import Any
+
+import sqlalchemy as sa
+
+from helios.store.records import Allocation, AuditEntry, Event, EventType, Gone, Lease, Record, StoredReport
+
+
+def fields(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass by name, as they are (`dataclasses.asdict` would copy every nested value)."""
+    return {field.name: getattr(value, field.name) for field in dataclass_fields(value)}
+
+
+def text(value: str) -> str:
+    """Text that every database holds: PostgreSQL takes no NUL, neither takes half a surrogate pair."""
+    return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+
+def record(row: Any) -> Record:
+    values: list[Any] = list(row)
+    values[-1] = tuple(values[-1])
+    return Record(*values)
+
+
+def record_row(value: Record) -> dict[str, Any]:
+    return {
+        "kind": value.kind,
+        "name": value.name,
+        "uid": value.uid,
+        "generation": value.generation,
+        "resource_version": value.resource_version,
+        "labels": value.labels,
+        "annotations": value.annotations,
+        "spec": value.spec,
+        "status": value.status,
+        "created_at": value.created_at,
+        "deleted_at": value.deleted_at,
+        "finalizers": value.finalizers,
+    }
+
+
+def event(row: sa.Row[*tuple[Any, ...]]) -> Event:
+    return Event(
+        kind=row.kind,
+        name=row.name,
+        uid=row.uid,
+        reason=row.reason,
+        message=row.message,
+        type=EventType(row.type),
+        time=row.time,
+        revision=row.revision,
+        number=row.number,
+    )
+
+
+def event_row(value: Event) -> dict[str, Any]:
+    return {
+        "revision": value.revision,
+        "time": value.time,
+        "kind": value.kind,
+        "name": value.name,
+        "uid": value.uid,
+        "type": value.type.value,
+        "reason": value.reason,
+        "message": text(value.message),
+    }
+
+
+def audit_entry(row: sa.Row[*tuple[Any, ...]]) -> AuditEntry:
+    return AuditEntry(**row._mapping)  # noqa: SLF001 - SQLAlchemy's documented accessor
+
+
+def audit_row(value: AuditEntry) -> dict[str, Any]:
+    row = {name: text(field) if isinstance(field, str) else field for name, field in fields(value).items()}
+    del row["number"]
+    return row
+
+
+def lease(row: sa.Row[*tuple[Any, ...]]) -> Lease:
+    return Lease(*row)
+
+
+def gone(row: sa.Row[*tuple[Any, ...]]) -> Gone:
+    return Gone(kind=row.kind, name=row.name, uid=row.uid, revision=row.revision)
+
+
+def report(row: sa.Row[*tuple[Any, ...]]) -> StoredReport:
+    return StoredReport(**row._mapping)  # noqa: SLF001 - SQLAlchemy's documented accessor
+
+
+def allocation(row: sa.Row[*tuple[Any, ...]]) -> Allocation:
+    return Allocation(*row)

@@ -1,0 +1,44 @@
+"""What only the embedded database promises."""
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from helios.errors import InputError, UnavailableError
+from helios.store import Record, open_store
+from helios.store.opening import database_at
+
+
+def test_acknowledged_writes_survive_a_power_cut(tmp_path: Path) -> None:
+    """WAL with synchronous=FULL: SQLite syncs the log before it answers."""
+    database = database_at(tmp_path / "helios.db")
+    with database.writer.connect() as connection:
+        assert connection.scalar(sa.text("PRAGMA journal_mode")) == "wal"
+        assert connection.scalar(sa.text("PRAGMA synchronous")) == 2
+    database.close()
+
+
+def test_file_that_is_no_database_is_said_to_be_none(tmp_path: Path) -> None:
+    """An error of the tree, not of SQLAlchemy."""
+    path = tmp_path / "helios.db"
+    path.write_text("this is not a database, it only has the name of one" * 100)
+    with pytest.raises(UnavailableError, match="cannot be read or written: file is not a database"):
+        open_store(path)
+
+
+def test_url_names_the_same_file_as_a_path(tmp_path: Path) -> None:
+    """`sqlite:///PATH` and the path open one store."""
+    store = open_store(f"sqlite:///{tmp_path / 'helios.db'}")
+    written = store.create(Record("Job", "job"))
+    store.close()
+    again = open_store(tmp_path / "helios.db")
+    assert again.get("Job", "job") == written
+    again.close()
+
+
+@pytest.mark.parametrize("place", ["helios.db", "mysql://host/database", "sqlite://"])
+def test_place_that_is_no_store_is_refused(place: str) -> None:
+    """The error says what is expected."""
+    with pytest.raises(InputError, match=r"expected sqlite:///PATH or postgresql://"):
+        open_store(place)
