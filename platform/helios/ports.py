@@ -107,6 +107,8 @@ class LaunchStatus:
         reason: typed reason, CamelCase (`Completed`, `Error`, `WorkerLost`, `NoSpace`, `InvalidConfig`, `EngineLost`).
         progress: the job's own progress record (docs/reference/runtime.md), empty until it reports.
         outputs: what a finished job hands on (`checkpoint`, `run_id`, `model_version`); a service's `url`.
+        stopping: the agent had already been told to stop it when it looked. Only then does `ABSENT` say that it is
+            over: before that, the start may still be on its way.
     """
 
     uid: str
@@ -116,6 +118,7 @@ class LaunchStatus:
     message: str = ""
     progress: Mapping[str, Any] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
+    stopping: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,9 +26,19 @@ made again under the next epoch.
 
 from helios.control import admission
 from helios.control.admission import apply
-from helios.control.gateway import CellGateway, Desired, Stop
+from helios.control.gateway import CellGateway
 from helios.control.plane import ControlPlane
-from helios.control.requests import request_cancel, request_delete, request_redeploy, request_rerun
+from helios.control.requests import (
+    request_cancel,
+    request_cordon,
+    request_delete,
+    request_drain,
+    request_preempt,
+    request_redeploy,
+    request_rerun,
+    request_uncordon,
+)
+from helios.ports import Desired, Stop
 
 __all__ = [
     "CellGateway",
@@ -38,7 +48,11 @@ __all__ = [
     "admission",
     "apply",
     "request_cancel",
+    "request_cordon",
     "request_delete",
+    "request_drain",
+    "request_preempt",
     "request_redeploy",
     "request_rerun",
+    "request_uncordon",
 ]

@@ -1,29 +1,104 @@
 """The cell controller: nodes and conditions of a cell, from its agent's reports and its silence."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from helios.control import status
-from helios.ports import NodeObservation
-from helios.store import Event, EventType, Record
+from helios.ports import HealthAction, NodeObservation
+from helios.store import Event, EventType, Record, timestamp
 
-SILENCE_S = 30.0
+SILENCE_S = 20.0
+"""Agents report every 5 seconds at least; after this long without a word the cell is Unknown."""
+SKEW_S = 30.0
+"""Clocks that differ by more are told of: tokens, certificates and the times in logs go wrong with them."""
+ALL_NODES = "*"
 
 
-def observe(record: Record, nodes: Sequence[NodeObservation] | None, now: float) -> Record:
-    """The cell as its agent reports it."""
+def observe(record: Record, nodes: Sequence[NodeObservation] | None, now: float, *, skew_s: float = 0.0) -> Record:
+    """The cell as its agent reports it; `skew_s` is how far the agent's clock is ahead of the server's."""
     record = status.with_condition(
         record, "Reachable", "True", reason="Reporting", message="the agent reports", now=now
     )
+    record = _clock(record, skew_s, now)
     if nodes is None:
         message = "the agent reports that the cell's engine does not answer"
         return _ready(record, "False", "EngineUnavailable", message, now)
     record = record.with_status(nodes=[_node(node) for node in sorted(nodes, key=lambda node: node.name)])
-    healthy = sum(node.healthy for node in nodes)
+    healthy = sum(node.healthy and not node.lost for node in nodes)
     if not healthy:
         return _ready(record, "False", "NoNodes", "no healthy node has joined yet", now)
     return _ready(record, "True", "NodesReady", f"{healthy} of {len(nodes)} nodes healthy", now)
+
+
+def _clock(record: Record, skew_s: float, now: float) -> Record:
+    if abs(skew_s) <= SKEW_S:
+        if status.condition(record, "ClockInSync") is None:
+            return record
+        message = "the agent's clock agrees with the server's"
+        return status.with_condition(record, "ClockInSync", "True", reason="InSync", message=message, now=now)
+    way = "ahead of" if skew_s > 0 else "behind"
+    message = f"the agent's clock is about {abs(skew_s) / 60:.0f} min {way} the server's; set the time (NTP) on either"
+    return status.with_condition(record, "ClockInSync", "False", reason="ClockSkew", message=message, now=now)
+
+
+def is_reachable(record: Record) -> bool:
+    """Whether the cell's agent was heard lately; a cell that no agent has reported from yet is not."""
+    reachable = status.condition(record, "Reachable")
+    return reachable is not None and reachable["status"] == "True"
+
+
+def lost_nodes(record: Record) -> frozenset[str]:
+    """Nodes that the cell's engine knows to be gone, as last seen."""
+    return frozenset(node["name"] for node in record.status.get("nodes", []) if node.get("lost"))
+
+
+def unhealthy_nodes(record: Record) -> frozenset[str]:
+    """Nodes that are lost or unhealthy, as last seen; a cordon by a person says nothing about health."""
+    nodes = record.status.get("nodes", [])
+    return frozenset(node["name"] for node in nodes if node.get("lost") or not node["healthy"])
+
+
+def closed_nodes(record: Record) -> Mapping[str, str]:
+    """Nodes that take no new work, each with why: cordoned by a person, or by what its agent found."""
+    cordons = record.status.get("cordons", {})
+    closed = {}
+    for node in record.status.get("nodes", []):
+        cordon = cordons.get(node["name"]) or cordons.get(ALL_NODES)
+        if cordon:
+            closed[node["name"]] = cordon.get("reason") or "cordoned"
+        elif node.get("lost"):
+            closed[node["name"]] = "lost"
+        elif not node["healthy"]:
+            findings = node.get("findings") or [{"rule": "unhealthy"}]
+            closed[node["name"]] = str(findings[0]["rule"])
+    return closed
+
+
+def draining_nodes(record: Record) -> frozenset[str]:
+    """Nodes whose work is to move away: drained by a person, or by a finding of that severity."""
+    cordons = record.status.get("cordons", {})
+    names = set()
+    for node in record.status.get("nodes", []):
+        cordon = cordons.get(node["name"]) or cordons.get(ALL_NODES) or {}
+        found = any(finding["action"] == HealthAction.DRAIN for finding in node.get("findings") or [])
+        if cordon.get("drain") or found:
+            names.add(node["name"])
+    return frozenset(names)
+
+
+def with_cordon(record: Record, node: str, *, reason: str, drain: bool, now: float) -> Record:
+    """The cell with a node, or `ALL_NODES`, closed to new work; with `drain` what runs there moves away."""
+    since = record.status.get("cordons", {}).get(node, {}).get("since", timestamp(now))
+    cordon = {"reason": reason, "drain": drain, "since": since}
+    return record.with_status(cordons={**record.status.get("cordons", {}), node: cordon})
+
+
+def without_cordon(record: Record, node: str) -> Record:
+    """The cell with a node open again; with `ALL_NODES` every one."""
+    cordons = record.status.get("cordons", {})
+    left = {} if node == ALL_NODES else {name: cordon for name, cordon in cordons.items() if name != node}
+    return record.with_status(cordons=left or None)
 
 
 def reconcile(record: Record, silent_for: float, now: float) -> Record:
@@ -63,4 +138,9 @@ def _ready(record: Record, word: str, reason: str, message: str, now: float) -> 
 
 
 def _node(node: NodeObservation) -> dict[str, Any]:
-    return {**asdict(node), "accelerators": dict(node.accelerators)}
+    facts = {**asdict(node), "accelerators": dict(node.accelerators), "labels": dict(node.labels)}
+    for empty in [name for name in ("labels", "findings") if not facts[name]]:
+        del facts[empty]  # thousands of nodes: what says nothing is not kept
+    if not facts["lost"]:
+        del facts["lost"]
+    return facts

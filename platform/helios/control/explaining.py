@@ -1,18 +1,24 @@
-"""`helios explain`: why something is where it is, and what would move it, as JSON."""
+"""Answers about what waits: `helios explain`, `helios plan`, `helios queue`, as JSON."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from helios.control import fleet
+from helios.control import admission, fleet
 from helios.control.job_machine import TERMINAL
-from helios.control.parsed import Specs
-from helios.scheduler import CellVerdict
+from helios.control.owners import makes_jobs
+from helios.scheduler import Admit, CellVerdict, Decision, PendingGang, Snapshot, ordered, schedule
 from helios.scheduler import explain as explain_gang
-from helios.store import Record, Store
+from helios.spec import AnyDocument, Curriculum, Job, Service, to_json
+from helios.store import Change, Mirror, Record, Store, timestamp
+
+PREVIEWED = "previewed"
+"""Uid of a gang that is not there yet."""
 
 
-def explain(store: Store, now: float, kind: str, name: str) -> dict[str, Any]:
+def explain(mirror: Mirror, snapshot: Callable[[], Snapshot], kind: str, name: str) -> dict[str, Any]:
     """Explain a Job, Service or Curriculum. Raises `NotFoundError`."""
-    record = store.get(kind, name)
+    record = mirror.get(kind, name)
     facts: dict[str, Any] = {
         "kind": kind,
         "name": name,
@@ -22,21 +28,111 @@ def explain(store: Store, now: float, kind: str, name: str) -> dict[str, Any]:
         "placement": record.status.get("placement"),
         "conditions": record.status.get("conditions", []),
         "restarts": record.status.get("restarts", 0),
+        "restartReasons": record.status.get("restartReasons", {}),
         "position": None,
         "ahead": None,
         "cells": [],
         "unblock": [],
     }
     if kind == "Curriculum":
-        return facts | _at_stage(store, now, record)
-    waits = fleet.job_waits(record) if kind == "Job" else kind == "Service" and fleet.service_waits(record)
-    return facts | (_in_queue(store, now, record.uid) if waits else {})
+        return facts | _at_stage(mirror, snapshot, record)
+    if kind == "Job" and record.state == "Pending" and record.spec.get("needs"):
+        return facts | {"unblock": _unblock_needs(mirror, record)}
+    return facts | (_in_queue(snapshot(), record.uid) if fleet.waits(record) else {})
 
 
-def _in_queue(store: Store, now: float, uid: str) -> dict[str, Any]:
-    snapshot = fleet.snapshot(store, Specs(), now)
+def queue(mirror: Mirror, snapshot: Snapshot) -> list[dict[str, Any]]:
+    """What waits for a place, in queue order."""
+    rows = []
+    for position, gang in enumerate(ordered(snapshot.pending), 1):
+        record = mirror.by_uid(gang.uid)
+        if record is None:
+            continue
+        facts = record.status
+        rows.append({
+            "position": position,
+            "kind": record.kind,
+            "name": record.name,
+            "tenant": gang.tenant,
+            "qos": str(gang.qos),
+            "priority": gang.priority,
+            "workers": {"min": gang.min_workers, "max": gang.max_workers},
+            "request": {
+                "accelerator": gang.request.accelerator,
+                "accelerators": gang.request.accelerators,
+                "millicpus": gang.request.millicpus,
+                "memory": gang.request.memory,
+            },
+            "reason": facts.get("reason", ""),
+            "message": facts.get("message", ""),
+            "queuedAt": facts.get("queuedAt") or timestamp(record.created_at),
+        })  # fmt: skip
+    return rows
+
+
+def preview(store: Store, document: AnyDocument, snapshot: Snapshot) -> dict[str, Any]:
+    """What applying would change, and what the scheduler would do with it now. Raises what `apply` would raise."""
+    current = admission.check(document, store)
+    wanted = to_json(document)
+    before = {} if current is None else {"labels": dict(current.labels), "spec": dict(current.spec)}
+    after = {"labels": wanted["metadata"].get("labels") or {}, "spec": wanted["spec"]}
+    diff = list(_differences(before, after, ""))
+    result = Change.CREATED if current is None else (Change.CONFIGURED if diff else Change.UNCHANGED)
+    answer: dict[str, Any] = {"result": str(result), "diff": diff, "decision": None, "cells": [], "unblock": []}
+    gang = _gang_of(document, wanted, snapshot.now)
+    if gang is None or (current is not None and result is Change.UNCHANGED):
+        return answer
+    others = tuple(item for item in snapshot.pending if current is None or item.uid != current.uid)
+    with_it = replace(snapshot, pending=(*others, gang))
+    return answer | _decision(with_it, gang.uid)
+
+
+def _decision(snapshot: Snapshot, uid: str) -> dict[str, Any]:
+    found: Decision = next(decision for decision in schedule(snapshot) if decision.uid == uid)
+    if isinstance(found, Admit):
+        placed = {"action": "admit", "cell": found.cell, "nodes": list(found.nodes), "workers": found.workers}
+        return {"decision": {**placed, "reason": "Admissible", "message": f"{found.reason} of cell {found.cell}"}}
+    why = explain_gang(snapshot, uid)
+    waits = {"action": "wait", "reason": why.reason, "message": why.message, "position": why.position}
+    return {"decision": waits, "cells": [_verdict(cell) for cell in why.cells], "unblock": list(why.unblock)}
+
+
+def _gang_of(document: AnyDocument, wanted: Mapping[str, Any], now: float) -> PendingGang | None:
+    """The gang that the document would put into the queue first, or None where it puts none there."""
+    spec: Mapping[str, Any] = wanted["spec"]
+    if isinstance(document, Curriculum):
+        first = next(stage for stage in document.spec.stages if not document.spec.needs(stage.name))
+        spec = to_json(document.spec.job_spec(first.name))
+    elif not isinstance(document, Job | Service):
+        return None
+    queued = {"state": "Queued", "submittedAt": timestamp(now)}
+    kind = "Service" if isinstance(document, Service) else "Job"
+    record = Record(kind, document.metadata.name, uid=PREVIEWED, spec=spec, status=queued, created_at=now)
+    if makes_jobs(record):
+        record = replace(record, spec={**spec, "array": None, "schedule": None})
+    if kind == "Service":
+        record = record.with_status(state="Pending")
+    found = fleet.gang(record)
+    return found if isinstance(found, PendingGang) else None
+
+
+def _differences(before: Any, after: Any, path: str) -> Any:
+    """Fields that are not the same, each as {"field", "before", "after"}; None for what is not there."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in sorted(before.keys() | after.keys()):
+            yield from _differences(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
+    elif isinstance(before, list) and isinstance(after, list):
+        for index in range(max(len(before), len(after))):
+            old = before[index] if index < len(before) else None
+            new = after[index] if index < len(after) else None
+            yield from _differences(old, new, f"{path}[{index}]")
+    elif before != after:
+        yield {"field": path, "before": before, "after": after}
+
+
+def _in_queue(snapshot: Snapshot, uid: str) -> dict[str, Any]:
     if all(gang.uid != uid for gang in snapshot.pending):
-        return {}  # it was admitted between two reads
+        return {}  # it was admitted between two looks
     why = explain_gang(snapshot, uid)
     return {
         "reason": why.reason,
@@ -48,15 +144,28 @@ def _in_queue(store: Store, now: float, uid: str) -> dict[str, Any]:
     }
 
 
-def _at_stage(store: Store, now: float, record: Record) -> dict[str, Any]:
+def _unblock_needs(mirror: Mirror, record: Record) -> list[str]:
+    sentences = []
+    for name in record.spec["needs"]:
+        other = mirror.find("Job", name)
+        if other is None:
+            sentences.append(f"submit job {name} again: it is not there any more")
+        elif other.state in {"Failed", "Cancelled"}:
+            sentences.append(f"run job {name} again: helios rerun {name}")
+        elif other.state != "Succeeded":
+            sentences.append(f"wait until job {name}, now {other.state}, succeeds")
+    return sentences
+
+
+def _at_stage(mirror: Mirror, snapshot: Callable[[], Snapshot], record: Record) -> dict[str, Any]:
     stages = record.status.get("stages", [])
     facts: dict[str, Any] = {"stages": stages}
     current = next((stage for stage in stages if stage["created"] and stage["state"] not in TERMINAL), None)
     if current is None:
         current = next((stage for stage in stages if stage["state"] == "Failed"), None)
-    job = store.find("Job", current["job"]) if current is not None else None
+    job = mirror.find("Job", current["job"]) if current is not None else None
     if current is not None and job is not None:
-        facts |= {"stage": current["name"], "job": explain(store, now, "Job", job.name)}
+        facts |= {"stage": current["name"], "job": explain(mirror, snapshot, "Job", job.name)}
     return facts
 
 

@@ -1,36 +1,27 @@
-"""The scheduler's snapshot, taken from the records."""
+"""What the scheduler sees of each record, read from its JSON: specs of ten thousand jobs are not parsed for it."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
-from helios.control import status
+from helios.control import cell, status
 from helios.control.job_machine import TERMINAL, JobState
-from helios.control.parsed import Specs
-from helios.scheduler import CellState, Node, PendingGang, Readiness, RunningGang, Snapshot, TenantState
-from helios.spec import JobSpec, ServiceSpec
-from helios.store import Record, Store, seconds
+from helios.control.owners import makes_jobs
+from helios.scheduler import CellState, Node, PendingGang, Readiness, Request, RunningGang, TenantState
+from helios.spec import QoS, Resources
+from helios.store import Record, seconds
 
 _WAITING = frozenset({JobState.QUEUED, JobState.RECOVERING})
 
 
-def snapshot(store: Store, specs: Specs, now: float) -> Snapshot:
-    """Cells, quotas, what waits and what holds resources, at this revision of the store."""
-    jobs, services = store.records("Job"), store.records("Service")
-    pending = [_pending_job(job, specs.job(job)) for job in jobs if job_waits(job)]
-    pending += [_pending_service(item, specs.service(item)) for item in services if service_waits(item)]
-    return Snapshot(
-        now=now,
-        cells=tuple(_cell(record) for record in store.records("Cell")),
-        tenants=tuple(_tenant(record) for record in store.records("Tenant")),
-        pending=tuple(pending),
-        running=tuple(_running(jobs + services)),
-    )
-
-
 def job_waits(record: Record) -> bool:
     """Whether the scheduler is to find a place for this job."""
+    if record.state not in _WAITING or makes_jobs(record):
+        return False
     asked_to_end = record.deleting or record.status.get("cancelRequested")
-    return record.state in _WAITING and status.placement(record) is None and not asked_to_end
+    return status.placement(record) is None and not asked_to_end
 
 
 def service_waits(record: Record) -> bool:
@@ -39,64 +30,84 @@ def service_waits(record: Record) -> bool:
     return wanted and record.state == "Pending" and status.placement(record) is None
 
 
-def _pending_job(record: Record, spec: JobSpec) -> PendingGang:
-    return PendingGang(
-        uid=record.uid,
-        name=record.name,
-        tenant=spec.tenant,
-        qos=spec.qos,
-        priority=spec.priority,
-        submitted_at=seconds(record.status["submittedAt"]),
-        request=status.request_of(spec.resources),
-        min_workers=spec.workers.min,
-        max_workers=spec.workers.max,
-        cells=tuple(spec.placement.cells),
-    )
+def waits(record: Record) -> bool:
+    """Whether the scheduler is to find a place for this job or service."""
+    return job_waits(record) if record.kind == "Job" else record.kind == "Service" and service_waits(record)
 
 
-def _pending_service(record: Record, spec: ServiceSpec) -> PendingGang:
-    return PendingGang(
-        uid=record.uid,
-        name=record.name,
-        tenant=spec.tenant,
-        qos=spec.qos,
-        priority=0,
-        submitted_at=record.created_at,
-        request=status.request_of(spec.resources),
-        min_workers=spec.replicas,
-        max_workers=spec.replicas,
-        cells=tuple(spec.placement.cells),
-    )
+def gang(record: Record) -> PendingGang | RunningGang | None:
+    """The job or service as the scheduler sees it: waiting, holding resources, or neither."""
+    if waits(record):
+        return _pending(record)
+    place = status.placement(record)
+    if place is None or (record.kind == "Job" and record.state in TERMINAL):
+        return None
+    return RunningGang(record.uid, record.spec["tenant"], place["cell"], tuple(place["nodes"]), status.held(record))
 
 
-def _running(records: Iterable[Record]) -> Iterable[RunningGang]:
-    for record in records:
-        place = status.placement(record)
-        if place is not None and (record.kind == "Service" or record.state not in TERMINAL):
-            yield RunningGang(
-                record.uid, record.spec["tenant"], place["cell"], tuple(place["nodes"]), status.held(record)
-            )
+def offered(pending: PendingGang, now: float) -> PendingGang:
+    """The gang as it is offered now: cells that it was held off from until a while ago may be asked again."""
+    if not pending.held_off:
+        return pending
+    return replace(pending, held_off=tuple(item for item in pending.held_off if item[1] > now))
 
 
-def _cell(record: Record) -> CellState:
+def cell_state(record: Record) -> CellState:
     ready = status.condition(record, "Ready") or {"status": "False", "message": "no agent has reported yet"}
     words = {"True": Readiness.READY, "False": Readiness.NOT_READY, "Unknown": Readiness.UNKNOWN}
     readiness = Readiness.NOT_READY if record.deleting else words[ready["status"]]
     message = "the cell is being deleted" if record.deleting else ready["message"]
-    return CellState(record.name, readiness, tuple(_node(node) for node in record.status.get("nodes", [])), message)
+    closed = cell.closed_nodes(record)
+    nodes = tuple(_node(node, closed) for node in record.status.get("nodes", []))
+    return CellState(record.name, readiness, nodes, message)
 
 
-def _node(node: Mapping[str, Any]) -> Node:
-    return Node(
-        name=node["name"],
-        pool=node["pool"],
-        millicpus=round(node["cpus"] * 1000),
-        memory=node["memory"],
-        accelerators=node["accelerators"],
-        healthy=node["healthy"],
+def tenant_state(record: Record) -> TenantState:
+    quotas = {quota["accelerator"]: quota["nominalQuota"] for quota in record.spec["quotas"]}
+    return TenantState(record.name, quotas or None)
+
+
+def _pending(record: Record) -> PendingGang:
+    spec = record.spec
+    if record.kind == "Job":
+        fewest, most = spec["workers"]["min"], spec["workers"]["max"]
+        submitted, priority = seconds(record.status["submittedAt"]), spec["priority"]
+    else:
+        fewest = most = spec["replicas"]
+        submitted, priority = record.created_at, 0
+    held_off = record.status.get("heldOff", {})
+    return PendingGang(
+        uid=record.uid,
+        name=record.name,
+        tenant=spec["tenant"],
+        qos=QoS(spec["qos"]),
+        priority=priority,
+        submitted_at=submitted,
+        request=request_of(spec["resources"]),
+        min_workers=fewest,
+        max_workers=most,
+        cells=tuple(spec["placement"]["cells"]),
+        held_off=tuple(sorted((name, seconds(until)) for name, until in held_off.items())),
     )
 
 
-def _tenant(record: Record) -> TenantState:
-    quotas = {quota["accelerator"]: quota["nominalQuota"] for quota in record.spec["quotas"]}
-    return TenantState(record.name, quotas or None)
+def request_of(resources: Mapping[str, Any]) -> Request:
+    """What the scheduler counts for one worker, from the spec's JSON."""
+    return _request(resources.get("cpus", 1.0), resources.get("memory", 0), resources.get("accelerators"))
+
+
+@lru_cache(maxsize=4096)
+def _request(cpus: float, memory: str | int, accelerators: str | None) -> Request:
+    parsed = Resources.model_validate({"cpus": cpus, "memory": memory, "accelerators": accelerators})
+    return status.request_of(parsed)
+
+
+def _node(node: Mapping[str, Any], closed: Mapping[str, str]) -> Node:
+    return Node(
+        name=node["name"],
+        pool=node["pool"],
+        millicpus=math.floor(node["cpus"] * 1000 + 0.5),
+        memory=node["memory"],
+        accelerators=node["accelerators"],
+        healthy=node["name"] not in closed,
+    )

@@ -1,12 +1,48 @@
 """The job controller: from what cells report and people ask to the next transition of one job."""
 
-from helios.control import status
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from helios.control import cell, status
 from helios.control.job_machine import JobMachine, JobState
 from helios.ports import LaunchStatus, Phase
 from helios.spec import JobSpec
-from helios.store import seconds
+from helios.store import Record, seconds
 
 START_DEADLINE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a job depends on besides itself.
+
+    Attributes:
+        cell: the cell that it is placed on.
+        nodes: the nodes that it is placed on.
+        needs: the jobs that it needs, by name; None for one that is gone.
+    """
+
+    cell: Record | None = None
+    nodes: frozenset[str] = frozenset()
+    needs: Mapping[str, Record | None] = field(default_factory=dict)
+
+    @property
+    def reachable(self) -> bool:
+        return self.cell is not None and cell.is_reachable(self.cell)
+
+    @property
+    def lost(self) -> frozenset[str]:
+        """Those of its nodes that the cell's engine knows to be gone."""
+        return self.nodes & cell.lost_nodes(self.cell) if self.cell is not None else frozenset()
+
+    @property
+    def unhealthy(self) -> frozenset[str]:
+        """Those of its nodes that are lost, or that an agent found something serious wrong with."""
+        return self.nodes & cell.unhealthy_nodes(self.cell) if self.cell is not None else frozenset()
+
+    @property
+    def draining(self) -> frozenset[str]:
+        return self.nodes & cell.draining_nodes(self.cell) if self.cell is not None else frozenset()
 
 
 def observe(machine: JobMachine, spec: JobSpec, seen: LaunchStatus) -> None:
@@ -25,7 +61,12 @@ def _observe_placed(machine: JobMachine, spec: JobSpec, seen: LaunchStatus) -> N
     machine.see(seen.phase is not Phase.UNKNOWN, seen.message or "the cell sees the launch")
     if seen.phase in {Phase.STARTING, Phase.RUNNING}:
         _alive(machine, seen)
-    elif machine.stopping and seen.phase in {Phase.STOPPED, Phase.ABSENT}:
+    elif machine.stopping and seen.phase is Phase.ABSENT:
+        # Before the cell knew that it is to stop, `Absent` may only mean that it has not been started yet.
+        if seen.stopping:
+            _over(machine, spec, machine.stopping["reason"], machine.stopping["message"])
+    elif machine.stopping and seen.phase is Phase.STOPPED:
+        machine.report(seen.progress)
         _over(machine, spec, machine.stopping["reason"], machine.stopping["message"])
     elif seen.phase is Phase.FAILED:
         machine.report(seen.progress)
@@ -57,27 +98,39 @@ def _alive(machine: JobMachine, seen: LaunchStatus) -> None:
 def _over(machine: JobMachine, spec: JobSpec, reason: str, message: str) -> None:
     """The launch is over without success: end the job, or give it its next chance."""
     stop = machine.stopping or {}
-    failures, restarts = machine.tally
     if machine.record.status.get("cancelRequested") or stop.get("reason") == "Cancelled":
         machine.cancel()
     elif stop.get("reason") == "RunTimeout":
         machine.fail("RunTimeout", stop["message"])
-    elif reason in status.NEVER_RETRIED:
-        machine.fail(reason, message)
-    elif reason not in status.NOT_CHARGED and failures >= spec.retry.max_retries:
-        machine.fail(reason, f"{message} (restarted {_times(failures)}; retry.maxRetries is {spec.retry.max_retries})")
-    elif restarts >= status.MAX_RESTARTS:
-        machine.fail(reason, f"{message} (restarted {_times(restarts)}, which is the most there is)")
+    elif (spent := _spent(machine, spec, reason)) is not None:
+        machine.fail(reason, f"{message} {spent}".strip())
     else:
-        machine.recover(reason, message or "the launch ended early")
+        charged = reason not in status.NOT_CHARGED and reason not in spec.retry.by_reason
+        machine.recover(reason, message or "the launch ended early", charged=charged)
+
+
+def _spent(machine: JobMachine, spec: JobSpec, reason: str) -> str | None:
+    """None where the job is to be tried again after an end for this reason; else what to say of its tries."""
+    tally, limit = machine.tally, spec.retry.by_reason.get(reason)
+    if limit is not None:
+        count = tally.by_reason.get(reason, 0)
+        if count >= limit:
+            return f"(restarted {_times(count)} for {reason}; retry.byReason allows {limit})"
+    elif reason in status.NEVER_RETRIED:
+        return ""
+    elif reason not in status.NOT_CHARGED and tally.failures >= spec.retry.max_retries:
+        return f"(restarted {_times(tally.failures)}; retry.maxRetries is {spec.retry.max_retries})"
+    if tally.restarts >= status.MAX_RESTARTS:
+        return f"(restarted {_times(tally.restarts)}, which is the most there is)"
+    return None
 
 
 def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def reconcile(machine: JobMachine, spec: JobSpec) -> None:
-    """Move what no cell needs to say anything for: acceptance, requests of people, deadlines."""
+def reconcile(machine: JobMachine, spec: JobSpec, around: Surroundings) -> None:
+    """Move what no cell needs to say anything for: acceptance, requests of people, deadlines, the state of nodes."""
     record = machine.record
     if machine.state.over:
         if record.status.get("rerunRequested") and not record.deleting and machine.state is not JobState.SUCCEEDED:
@@ -85,13 +138,50 @@ def reconcile(machine: JobMachine, spec: JobSpec) -> None:
         return
     if record.status.get("cancelRequested") or record.deleting:
         if machine.placed:
-            machine.stop("Cancelled", "cancelled on request")
+            machine.stop("Cancelled", "cancelled on request", grace_s=spec.checkpoint.grace)
         else:
             machine.cancel()
         return
     if machine.state is JobState.PENDING:
-        machine.queue()
+        _accept(machine, spec, around)
     _deadlines(machine, spec)
+    if machine.placed and machine.stopping is None:
+        _surroundings(machine, spec, around)
+
+
+def _accept(machine: JobMachine, spec: JobSpec, around: Surroundings) -> None:
+    """Queue it once the jobs that it needs have succeeded; else say which it waits for."""
+    for name in spec.needs:
+        other = around.needs.get(name)
+        if other is None:
+            machine.hold("DependencyGone", f"job {name}, which must have succeeded before, is not there any more")
+            return
+        if other.state in {JobState.FAILED, JobState.CANCELLED}:
+            machine.hold("DependencyFailed", f"job {name}, which must succeed before, is {other.state}")
+            return
+        if other.state != JobState.SUCCEEDED:
+            machine.hold("WaitsForJob", f"waits for job {name} to succeed")
+            return
+    machine.queue()
+
+
+def _surroundings(machine: JobMachine, spec: JobSpec, around: Surroundings) -> None:
+    """Follow what became of its nodes, and what people want of it."""
+    if machine.record.status.get("preemptRequested"):
+        machine.preempt(status.PREEMPTED, "preempted on request", grace_s=spec.checkpoint.grace)
+        return
+    if around.cell is None:
+        return
+    if not around.reachable:
+        machine.see(False, f"cell {around.cell.name} is silent; what runs there is left alone")
+        return
+    machine.nodes(around.unhealthy)
+    if lost := around.lost:
+        machine.lose(status.NODE_LOST, f"node {', '.join(sorted(lost)[:3])} of cell {around.cell.name} is lost")
+    elif around.draining:
+        nodes = ", ".join(sorted(around.draining)[:3])
+        message = f"node {nodes} of cell {around.cell.name} is being drained"
+        machine.preempt(status.DRAINED, message, grace_s=spec.checkpoint.grace)
 
 
 def _deadlines(machine: JobMachine, spec: JobSpec) -> None:
@@ -106,6 +196,19 @@ def _deadlines(machine: JobMachine, spec: JobSpec) -> None:
             return
         message = f"ran longer than timeout.run, {run:g} s"
         if machine.placed:
-            machine.stop("RunTimeout", message)
+            machine.stop("RunTimeout", message, grace_s=spec.checkpoint.grace)
         else:
             machine.fail("RunTimeout", message)
+
+
+def next_due(record: Record, spec: JobSpec) -> float | None:
+    """When the job is to be looked at again though nothing has happened; seconds since the epoch."""
+    state, facts = JobState(record.state), record.status
+    due: list[float] = []
+    if state is JobState.QUEUED and spec.timeout.queue is not None:
+        due.append(seconds(facts["queuedAt"]) + spec.timeout.queue)
+    if not state.over and spec.timeout.run is not None and facts.get("startedAt"):
+        due.append(seconds(facts["startedAt"]) + spec.timeout.run)
+    if state is JobState.RECOVERING:
+        due += [seconds(until) for until in facts.get("heldOff", {}).values()]
+    return min(due, default=None)

@@ -1,13 +1,15 @@
 """The life of a job as a type: states, and named transitions that say why.
 
     Pending -> Queued -> Admitted -> Starting -> Running -> Succeeded | Failed | Cancelled
-    Admitted, Starting, Running -> Recovering -> Admitted (next epoch)
+    Admitted, Starting, Running -> Preempting -> Recovering -> Admitted (next epoch)
+    Pending -> Running -> Succeeded | Failed | Cancelled     (what only makes other jobs: an array, a schedule)
 
 `Recovering` with a placement waits for its cell to say that the old launch is over; without one it waits in the queue.
 A stop that is under way is `status.stop`, not a state: the job is what it was until its cell says that it is over.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -38,17 +40,32 @@ TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 _PLACED = frozenset({JobState.ADMITTED, JobState.STARTING, JobState.RUNNING, JobState.PREEMPTING})
 _ENDS = TERMINAL | {JobState.RECOVERING}
 ALLOWED: Mapping[JobState, frozenset[JobState]] = {
-    JobState.PENDING: frozenset({JobState.QUEUED, JobState.CANCELLED}),
+    JobState.PENDING: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),
     JobState.QUEUED: frozenset({JobState.ADMITTED, JobState.CANCELLED, JobState.FAILED}),
-    JobState.ADMITTED: _ENDS | {JobState.STARTING, JobState.RUNNING},
-    JobState.STARTING: _ENDS | {JobState.RUNNING},
-    JobState.RUNNING: _ENDS,
+    JobState.ADMITTED: _ENDS | {JobState.STARTING, JobState.RUNNING, JobState.PREEMPTING},
+    JobState.STARTING: _ENDS | {JobState.RUNNING, JobState.PREEMPTING},
+    JobState.RUNNING: _ENDS | {JobState.PREEMPTING},
     JobState.PREEMPTING: _ENDS,
     JobState.RECOVERING: TERMINAL | {JobState.ADMITTED, JobState.RECOVERING},
     JobState.SUCCEEDED: frozenset(),
-    JobState.FAILED: frozenset({JobState.QUEUED}),
-    JobState.CANCELLED: frozenset({JobState.QUEUED}),
+    JobState.FAILED: frozenset({JobState.QUEUED, JobState.RUNNING}),
+    JobState.CANCELLED: frozenset({JobState.QUEUED, JobState.RUNNING}),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How often a job began again.
+
+    Attributes:
+        failures: those that count against `retry.maxRetries`.
+        restarts: for whatever reason.
+        by_reason: restarts by the reason of the end before.
+    """
+
+    failures: int
+    restarts: int
+    by_reason: Mapping[str, int]
 
 
 class JobMachine(Machine):
@@ -73,7 +90,8 @@ class JobMachine(Machine):
         place = status.placement_of(decision, request)
         epoch = status.epoch(self.record) + 1
         message = f"{decision.reason} of cell {decision.cell}, epoch {epoch}"
-        self._move(JobState.ADMITTED, "Admitted", message, placement=place, epoch=epoch, admittedAt=timestamp(self.now))
+        fields = {"placement": place, "epoch": epoch, "admittedAt": timestamp(self.now), "heldOff": None}
+        self._move(JobState.ADMITTED, "Admitted", message, **fields)
 
     def start(self) -> None:
         self._move(JobState.STARTING, "Starting", f"cell {self._cell()} is starting it")
@@ -88,18 +106,51 @@ class JobMachine(Machine):
 
     def lose(self, reason: str, message: str) -> None:
         """The cell does not know the launch any more: have it stopped, so that a second look confirms it is gone."""
-        self._move(JobState.RECOVERING, reason, message, warning=True, stop={"reason": reason, "message": message})
+        stop = {"reason": reason, "message": message, "grace": 0.0}
+        self._move(JobState.RECOVERING, reason, message, warning=True, stop=stop)
+
+    def preempt(self, reason: str, message: str, *, grace_s: float) -> None:
+        """Take its resources away: notice, `grace_s` seconds for a checkpoint, then the whole gang is freed at once."""
+        stop = {"reason": reason, "message": message, "grace": grace_s}
+        self._move(JobState.PREEMPTING, reason, message, warning=True, stop=stop, preemptRequested=None)
 
     @property
-    def tally(self) -> tuple[int, int]:
-        """Failures that count against `retry.maxRetries`, and restarts for whatever reason."""
-        return int(self.record.status.get("failures", 0)), int(self.record.status.get("restarts", 0))
+    def tally(self) -> Tally:
+        counted = self.record.status
+        by_reason = counted.get("restartReasons", {})
+        return Tally(int(counted.get("failures", 0)), int(counted.get("restarts", 0)), by_reason)
 
-    def recover(self, reason: str, message: str) -> None:
+    def recover(self, reason: str, message: str, *, charged: bool) -> None:
         """The launch is over and the job is not: give back the resources and queue for the next epoch."""
-        failures, restarts = self.tally
-        fields = {"failures": failures + (reason not in status.NOT_CHARGED), "restarts": restarts + 1}
+        tally = self.tally
+        fields: dict[str, Any] = {
+            "failures": tally.failures + charged,
+            "restarts": tally.restarts + 1,
+            "restartReasons": {**tally.by_reason, reason: tally.by_reason.get(reason, 0) + 1},
+        }
+        if reason in status.HELD_OFF:
+            fields["heldOff"] = self._held_off(tally.by_reason.get(reason, 0))
         self._move(JobState.RECOVERING, reason, message, warning=True, placement=None, stop=None, **fields)
+
+    def _held_off(self, times: int) -> dict[str, str]:
+        """Cells not to be asked again for now, and until when; the job keeps its place in the queue for others."""
+        delay = min(status.FIRST_HOLD_OFF_S * 2**times, status.LONGEST_HOLD_OFF_S)
+        return {**self.record.status.get("heldOff", {}), self._cell(): timestamp(self.now + delay)}
+
+    def hold(self, reason: str, message: str) -> None:
+        """Say why it is not even in the queue: it waits for other jobs."""
+        if (self.record.status.get("reason"), self.record.status.get("message")) != (reason, message):
+            self.record = self.record.with_status(reason=reason, message=message)
+            self._event(reason, message)
+
+    def lead(self, reason: str, message: str, **fields: Any) -> None:
+        """Begin to make other jobs: it runs as long as they do, and holds no resources itself."""
+        started = self.record.status.get("startedAt", timestamp(self.now))
+        self._move(JobState.RUNNING, reason, message, startedAt=started, **fields)
+
+    def conclude(self, to: JobState, reason: str, message: str) -> None:
+        """End what only made other jobs, as they ended."""
+        self._end(to, reason, message, warning=to is JobState.FAILED)
 
     def succeed(self, reason: str, message: str, outputs: Mapping[str, str]) -> None:
         self._end(JobState.SUCCEEDED, reason or "Completed", message or "completed", outputs=dict(outputs))
@@ -113,7 +164,14 @@ class JobMachine(Machine):
     def rerun(self) -> None:
         """A person wants it tried again: the same uid, so it goes on from its own checkpoints; retries start anew."""
         self.record = self.record.with_status(
-            placement=None, finishedAt=None, startedAt=None, outputs=None, cancelRequested=None, rerunRequested=None
+            placement=None,
+            finishedAt=None,
+            startedAt=None,
+            outputs=None,
+            cancelRequested=None,
+            rerunRequested=None,
+            restartReasons=None,
+            heldOff=None,
         )
         now = timestamp(self.now)
         self._move(
@@ -138,6 +196,19 @@ class JobMachine(Machine):
                 self.record, "Reachable", word, reason=reason, message=message, now=self.now
             )
             self._event(reason, message, warning=not seen)
+
+    def nodes(self, unhealthy: Collection[str]) -> None:
+        """Note whether nodes of its gang are unhealthy; like sight it is a condition and moves nothing."""
+        word = "False" if unhealthy else "True"
+        old = status.condition(self.record, "NodesHealthy")
+        if (old is None and not unhealthy) or (old is not None and old["status"] == word):
+            return
+        message = f"unhealthy: {', '.join(sorted(unhealthy))}" if unhealthy else "every node of it is healthy"
+        reason = "NodeUnhealthy" if unhealthy else "NodesRecovered"
+        self.record = status.with_condition(
+            self.record, "NodesHealthy", word, reason=reason, message=message, now=self.now
+        )
+        self._event(reason, message, warning=bool(unhealthy))
 
     def _end(self, to: JobState, reason: str, message: str, *, warning: bool = False, **fields: Any) -> None:
         # The placement stays as a fact of the past; `released` says that nothing is held there.

@@ -1,6 +1,7 @@
 """What the state machines of placed work have in common: the next version of a record, and why it is the next."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from helios.control import status
 from helios.scheduler import Wait
@@ -21,21 +22,26 @@ class Machine:
         return status.placement(self.record) is not None
 
     @property
-    def stopping(self) -> Mapping[str, str] | None:
-        """Why the launch is being stopped: `reason` and `message`; None where it is not."""
-        found: Mapping[str, str] | None = self.record.status.get("stop")
+    def stopping(self) -> Mapping[str, Any] | None:
+        """Why the launch is being stopped: `reason`, `message`, and `grace` in seconds; None where it is not."""
+        found: Mapping[str, Any] | None = self.record.status.get("stop")
         return found
 
     def wait(self, decision: Wait) -> None:
-        """Say why it is still in the queue; an event only where the reason is another one."""
+        """Say why it is still in the queue, where the reason is another one.
+
+        The message is of that moment: numbers in it move with every cycle, and ten thousand jobs that wait must not
+        be written for that. `explain` has the present ones.
+        """
         if self.record.status.get("reason") != decision.reason:
             self._event(decision.reason, decision.message)
-        self.record = self.record.with_status(reason=str(decision.reason), message=decision.message)
+            self.record = self.record.with_status(reason=str(decision.reason), message=decision.message)
 
-    def stop(self, reason: str, message: str) -> None:
-        """Ask the cell to stop the launch; the first reason stays."""
+    def stop(self, reason: str, message: str, *, grace_s: float = status.DEFAULT_GRACE_S) -> None:
+        """Ask the cell to stop the launch, `grace_s` seconds after its notice; the first reason stays."""
         if self.stopping is None:
-            self.record = self.record.with_status(stop={"reason": reason, "message": message}, message=message)
+            stop = {"reason": reason, "message": message, "grace": grace_s}
+            self.record = self.record.with_status(stop=stop, message=message)
             self._event("Stopping", f"{reason}: {message}")
 
     def _event(self, reason: str, message: str, *, warning: bool = False) -> None:

@@ -1,15 +1,25 @@
 """What people ask of work that is there: one durable write each, that a controller acts on; twice is once."""
 
 from collections.abc import Callable
+from typing import Protocol
 
+from helios.control import cell as cells
 from helios.control.job_machine import TERMINAL
+from helios.control.owners import makes_jobs
+from helios.control.status import placement
 from helios.errors import ConflictError, NotFoundError
-from helios.store import Event, Record, Store
+from helios.store import Event, Record, Store, SystemClock
 
 DEFAULT_TENANT = "default"
 """The tenant of all that names none; it is there from the first start on."""
 _ATTEMPTS = 20
 _SHOWN_NAMES = 10
+
+
+class Records(Protocol):
+    """Where records are read: the store, or a mirror of it."""
+
+    def records(self, kind: str) -> tuple[Record, ...]: ...
 
 
 def request_cancel(store: Store, kind: str, name: str) -> Record:
@@ -54,6 +64,72 @@ def request_redeploy(store: Store, name: str) -> Record:
     return _edit(store, "Service", name, lambda record: record.with_status(redeployRequested=True), "RedeployRequested")
 
 
+def request_preempt(store: Store, name: str, reason: str = "") -> Record:
+    """Ask for a running job's resources: notice, its grace for a checkpoint, then it goes back to the queue.
+
+    Raises:
+        NotFoundError: nothing has that name.
+        ConflictError: it holds no resources, or it is being stopped already.
+    """
+
+    def change(record: Record) -> Record:
+        if makes_jobs(record):
+            raise ConflictError(f"job {name!r} only makes other jobs", hint="preempt those, or cancel it")
+        if record.state in TERMINAL or placement(record) is None:
+            raise ConflictError(f"job {name!r} is {record.state} and holds no resources")
+        if record.status.get("stop"):
+            raise ConflictError(f"job {name!r} is being stopped already: {record.status['stop']['message']}")
+        return record.with_status(preemptRequested=reason or True)
+
+    return _edit(store, "Job", name, change, "PreemptionRequested")
+
+
+def request_cordon(store: Store, cell: str, node: str = "", reason: str = "") -> Record:
+    """Place nothing new on a node, or on the whole cell; what runs there stays. Raises `NotFoundError`."""
+    return _cordon(store, cell, node, reason, drain=False)
+
+
+def request_drain(store: Store, cell: str, node: str = "", reason: str = "") -> Record:
+    """Place nothing new on a node, or the whole cell, and move away what runs there. Raises `NotFoundError`."""
+    return _cordon(store, cell, node, reason, drain=True)
+
+
+def request_uncordon(store: Store, cell: str, node: str = "") -> Record:
+    """Open a node, or everything in the cell, for new work again.
+
+    Raises:
+        NotFoundError: there is no such cell or node.
+        ConflictError: the whole cell is cordoned, and only a node of it was named.
+    """
+
+    def change(record: Record) -> Record:
+        cordons = record.status.get("cordons", {})
+        if node and node not in cordons:
+            _known_node(record, node)
+            if cells.ALL_NODES in cordons:
+                raise ConflictError(f"all of cell {cell!r} is cordoned", hint=f"helios cell uncordon {cell}")
+        return cells.without_cordon(record, node or cells.ALL_NODES)
+
+    return _edit(store, "Cell", cell, change, "Uncordoned")
+
+
+def _cordon(store: Store, cell: str, node: str, reason: str, *, drain: bool) -> Record:
+    now = SystemClock().now()
+
+    def change(record: Record) -> Record:
+        if node:
+            _known_node(record, node)
+        return cells.with_cordon(record, node or cells.ALL_NODES, reason=reason, drain=drain, now=now)
+
+    return _edit(store, "Cell", cell, change, "Drained" if drain else "Cordoned")
+
+
+def _known_node(record: Record, node: str) -> None:
+    names = [item["name"] for item in record.status.get("nodes", [])]
+    if node not in names:
+        raise NotFoundError(f"node of cell {record.name}", node, known=names)
+
+
 def request_delete(store: Store, kind: str, name: str) -> Record:
     """Ask for an object to go; what runs is stopped with grace first.
 
@@ -76,7 +152,7 @@ def living_tenant(store: Store, name: str) -> None:
         raise ConflictError(f"tenant {name!r} is being deleted", hint="wait until it is gone, or use another one")
 
 
-def work_of(store: Store, tenant: str) -> list[Record]:
+def work_of(store: Records, tenant: str) -> list[Record]:
     """Everything of the tenant that is not over; a service never is, as long as it is there."""
     work = store.records("Job") + store.records("Service") + store.records("Curriculum")
     return [

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from helios.control import status
+from helios.control.job import Surroundings
 from helios.control.machine import Machine
 from helios.ports import LaunchStatus, Phase
 from helios.scheduler import Admit, Request
@@ -89,7 +90,8 @@ def observe(machine: ServiceMachine, seen: LaunchStatus) -> None:
     if not machine.placed or seen.epoch != status.epoch(machine.record):
         return
     if machine.stopping:
-        if seen.phase in {Phase.ABSENT, Phase.STOPPED, Phase.FAILED, Phase.SUCCEEDED}:
+        gone = seen.phase is Phase.ABSENT and seen.stopping
+        if gone or seen.phase in {Phase.STOPPED, Phase.FAILED, Phase.SUCCEEDED}:
             machine.release()
     elif seen.phase is Phase.RUNNING and seen.outputs.get("url"):
         machine.ready(seen.outputs["url"])
@@ -107,10 +109,15 @@ def _gone(machine: ServiceMachine, seen: LaunchStatus) -> None:
         machine.redeploy("EngineLost", "its cell does not know it any more")
 
 
-def reconcile(machine: ServiceMachine, spec: ServiceSpec) -> None:
+def reconcile(machine: ServiceMachine, spec: ServiceSpec, around: Surroundings) -> None:
     """Move what no cell needs to say anything for: deletion, another spec, a redeploy, a retry that is due."""
     record = machine.record
     if machine.stopping:
+        return
+    if machine.placed and around.reachable and (away := around.lost or around.draining):
+        lost = bool(around.lost)
+        reason, what = (status.NODE_LOST, "is lost") if lost else (status.DRAINED, "is being drained")
+        machine.stop(reason, f"node {min(away)} {what}", grace_s=0.0 if lost else status.DEFAULT_GRACE_S)
         return
     if record.deleting or spec.replicas == 0:
         if machine.placed:
@@ -131,6 +138,12 @@ def _reconcile_placed(machine: ServiceMachine, spec: ServiceSpec) -> None:
             machine.stop("Reshape", "the new spec needs other resources: stops, then goes through the queue")
     elif machine.state is ServiceState.FAILED and machine.now >= seconds(machine.record.status["retryAt"]):
         machine.redeploy("Retry", "tried again")
+
+
+def next_due(record: Record) -> float | None:
+    """When a failed launch is to be tried again; seconds since the epoch."""
+    retry = record.status.get("retryAt")
+    return seconds(retry) if retry else None
 
 
 def _same_place(record: Record, spec: ServiceSpec) -> bool:

@@ -6,6 +6,7 @@ explain(snapshot: Snapshot, uid: str) -> Explanation       why a pending gang wa
 
 from helios.scheduler.decisions import Admit, CellVerdict, Decision, NodeReject, Wait, WaitReason
 from helios.scheduler.explain import Explanation, explain
+from helios.scheduler.global_stage import ordered
 from helios.scheduler.schedule import schedule
 from helios.scheduler.snapshot import (
     CellState,
@@ -35,5 +36,6 @@ __all__ = [
     "Wait",
     "WaitReason",
     "explain",
+    "ordered",
     "schedule",
 ]

@@ -66,6 +66,9 @@ def _closed(gang: PendingGang, cell: CellState) -> CellVerdict | None:
         return CellVerdict(cell.name, WaitReason.CELL_UNKNOWN, message, nodes)
     if cell.readiness is not Readiness.READY:
         return CellVerdict(cell.name, WaitReason.CELL_NOT_READY, cell.message or "the cell is not ready", nodes)
+    if cell.name in dict(gang.held_off):
+        message = "it refused the last start for want of capacity and is asked again in a while"
+        return CellVerdict(cell.name, WaitReason.CELL_HELD_OFF, message, nodes)
     return None
 
 

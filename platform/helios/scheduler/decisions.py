@@ -12,6 +12,8 @@ class WaitReason(StrEnum):
     CELL_NOT_ALLOWED = "CellNotAllowed"
     CELL_NOT_READY = "CellNotReady"
     CELL_UNKNOWN = "CellUnknown"
+    CELL_HELD_OFF = "CellHeldOff"
+    """The cell refused the gang's last start for want of capacity; it is asked again after a while."""
     QUOTA_EXCEEDED = "QuotaExceeded"
     NO_CELL_HAS_ACCELERATOR = "NoCellHasAccelerator"
     WORKER_DOES_NOT_FIT = "WorkerDoesNotFit"

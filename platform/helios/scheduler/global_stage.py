@@ -13,6 +13,7 @@ QOS_ORDER = {QoS.GUARANTEED: 0, QoS.STANDARD: 1, QoS.PREEMPTIBLE: 2}
 # What a gang is told when cells refuse for different reasons: the one that is nearest to being solved.
 _NEAREST_FIRST = (
     WaitReason.WAITING_FOR_CAPACITY,
+    WaitReason.CELL_HELD_OFF,
     WaitReason.CELL_UNKNOWN,
     WaitReason.CELL_NOT_READY,
     WaitReason.GANG_DOES_NOT_FIT,

@@ -1,5 +1,7 @@
 """One scheduling cycle, on one page."""
 
+from dataclasses import replace
+
 from helios.scheduler import quota
 from helios.scheduler.decisions import Admit, Decision, Wait
 from helios.scheduler.free import Free
@@ -16,17 +18,24 @@ def schedule(snapshot: Snapshot) -> tuple[Decision, ...]:
     free = Free(snapshot)
     tenants = {tenant.name: tenant for tenant in snapshot.tenants}
     decisions: list[Decision] = []
+    # What had no place a moment ago has none now: within a cycle the free resources only shrink.
+    refused: dict[tuple[object, ...], Wait] = {}
     # 2. The queue in its order.
     for gang in ordered(snapshot.pending):
         # 3. May the tenant hold this much?
-        allowed, refused = quota.check(gang, tenants.get(gang.tenant, TenantState(gang.tenant, {})), free)
+        allowed, over_quota = quota.check(gang, tenants.get(gang.tenant, TenantState(gang.tenant, {})), free)
         if allowed is None:
-            assert refused is not None
-            decisions.append(refused)
+            assert over_quota is not None
+            decisions.append(over_quota)
             continue
         # 4. Stage one asks stage two of every cell for a place, and takes the best.
+        shape = (gang.request, gang.min_workers, gang.cells, gang.held_off)
+        if shape in refused:
+            decisions.append(replace(refused[shape], uid=gang.uid))
+            continue
         fit = choose(allowed, snapshot.cells, free)
         if isinstance(fit, Wait):
+            refused[shape] = fit
             decisions.append(fit)
             continue
         # 5. What it was given is gone for the next in line.

@@ -76,6 +76,7 @@ class PendingGang:
     Attributes:
         submitted_at: seconds since the epoch; the older goes first among equals.
         cells: names of the cells that may take it; empty means any.
+        held_off: cells that refused its last start for want of capacity, until when (seconds since the epoch).
     """
 
     uid: str
@@ -88,6 +89,7 @@ class PendingGang:
     min_workers: int
     max_workers: int
     cells: tuple[str, ...] = ()
+    held_off: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

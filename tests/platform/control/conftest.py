@@ -6,7 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +129,10 @@ class FakeCell:
             if self.status(key).phase in LIVE and not self.slow_stop:
                 self.end(key, Phase.STOPPED)
         asked = [(launch.uid, launch.epoch) for launch in desired.launches]
-        asked += [(stop.uid, stop.epoch) for stop in desired.stops]
+        stops = [(stop.uid, stop.epoch) for stop in desired.stops]
         # It also tells of what it runs unasked: that is how orphans are found.
-        return [self.status(key) for key in dict.fromkeys(asked + self.live())]
+        keys = dict.fromkeys(asked + stops + self.live())
+        return [replace(self.status(key), stopping=key in stops) for key in keys]
 
     def step(self, gateway: CellGateway, *, lost: bool = False, twice: bool = False) -> None:
         """One round of the agent; its report may be lost, or sent twice."""

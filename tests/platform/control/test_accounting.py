@@ -81,7 +81,7 @@ class Walk:
 
     def reconcile(self) -> None:
         machine = self.machine()
-        (job if self.kind == "Job" else service).reconcile(machine, self.spec, Surroundings())  # type: ignore[attr-defined]
+        (job if self.kind == "Job" else service).reconcile(machine, self.spec, Surroundings())
         self.save(machine.record)
 
     def admit(self, cell: str = "east") -> None:

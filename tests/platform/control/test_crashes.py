@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import Phase as Generation
 from hypothesis import strategies as st
@@ -214,18 +213,25 @@ def test_chaos_of_cells_reports_and_restarts(make_fleet: Callable[..., Any]) -> 
     Seeded.TestCase("runTest").runTest()
 
 
-def test_writer_that_lost_the_race_leaves_the_work_to_the_next_pass(
-    fleet: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class ContestedStore:
+    """A store in which somebody else was faster at the first write of a job."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self._conflicts = iter([True])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def save(self, record: Any, **more: Any) -> Any:
+        if record.kind == "Job" and next(self._conflicts, False):
+            raise ConflictError("somebody was faster")
+        return self._store.save(record, **more)
+
+
+def test_writer_that_lost_the_race_leaves_the_work_to_the_next_pass(fleet: Any) -> None:
     """A conflict in the middle of a pass is no error: the next pass sees what the other one wrote."""
     fleet.job()
-    save, conflicts = fleet.store.save, iter([True])
-
-    def contested(record: Any, *, events: Any = ()) -> Any:
-        if record.kind == "Job" and next(conflicts, False):
-            raise ConflictError("somebody was faster")
-        return save(record, events=events)
-
-    monkeypatch.setattr(fleet.store, "save", contested)
+    fleet.plane = fleet.new_plane(ContestedStore(fleet.store))
     fleet.end("job")
     assert fleet.state("job") == "Succeeded"

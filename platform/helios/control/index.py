@@ -1,0 +1,235 @@
+"""What the control plane looks up in the records, kept up change by change, so that no look scans ten thousand jobs."""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from helios.control import fleet, status
+from helios.control.job_machine import TERMINAL
+from helios.control.owners import owner_of
+from helios.scheduler import CellState, PendingGang, RunningGang, Snapshot, TenantState
+from helios.store import Gone, Mirror, Record
+
+KINDS = ("Cell", "Tenant", "Curriculum", "Job", "Service")
+"""In the order in which a pass looks at them: what is asked for is known before places are given away."""
+_Key = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Placed:
+    """What lives in one cell, by uid; `version` moves with everything that its agent is to know."""
+
+    records: dict[str, Record] = field(default_factory=dict)
+    version: int = 0
+
+
+class Index:
+    """Lookups over the mirror's records. Thread-safe; it is as current as the mirror is."""
+
+    def __init__(self, mirror: Mirror) -> None:
+        self._mirror = mirror
+        self._lock = threading.RLock()
+        self._moved = threading.Condition(self._lock)
+        self._known: dict[_Key, Record] = {}
+        self._cells: defaultdict[str, _Placed] = defaultdict(_Placed)
+        self._place: dict[str, str] = {}
+        self._owned: defaultdict[_Key, set[str]] = defaultdict(set)
+        self._needed_by: defaultdict[str, set[str]] = defaultdict(set)
+        self._dirty: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        self._gangs: dict[str, PendingGang | RunningGang] = {}
+        self._states: dict[str, CellState] = {}
+        self._tenants: dict[str, TenantState] = {}
+        self.scheduling_version = 0
+        """Moves with whatever the scheduler decides on: gangs, cells, quotas."""
+        self._unsubscribe = mirror.subscribe(self._take_in)
+        for kind in KINDS:
+            self._take_in(mirror.records(kind))
+
+    def close(self) -> None:
+        self._unsubscribe()
+
+    # What a cell runs -------------------------------------------------------------------------------------------------
+
+    def placed(self, cell: str) -> tuple[Record, ...]:
+        """Jobs and services that are to run, or to be stopped, in that cell."""
+        with self._lock:
+            return tuple(self._cells[cell].records.values()) if cell in self._cells else ()
+
+    def placement_version(self, cell: str) -> int:
+        with self._lock:
+            return self._cells[cell].version
+
+    def wait_placed(self, cell: str, after: int, timeout: float) -> int:
+        """Block until `placement_version(cell) > after`, or `timeout` seconds passed."""
+        deadline = time.monotonic() + timeout
+        with self._moved:
+            while self._cells[cell].version <= after:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or not self._moved.wait(remaining):
+                    break
+            return self._cells[cell].version
+
+    # Relations --------------------------------------------------------------------------------------------------------
+
+    def owned(self, kind: str, name: str) -> dict[str, Record]:
+        """The jobs that a curriculum, an array or a schedule made, by name."""
+        with self._lock:
+            names = tuple(self._owned.get((kind, name), ()))
+        found = ((job, self._mirror.find("Job", job)) for job in names)
+        return {job: record for job, record in found if record is not None}
+
+    # What is to be looked at ------------------------------------------------------------------------------------------
+
+    def touch(self, kind: str, name: str) -> None:
+        """Have it looked at in the next pass."""
+        with self._lock:
+            self._dirty[kind][name] = None
+
+    def touch_all(self) -> None:
+        """Level, not edge: whatever notification was lost, everything is looked at again."""
+        with self._lock:
+            for kind, name in self._known:
+                self._dirty[kind][name] = None
+            self.scheduling_version += 1
+
+    def take_dirty(self, kind: str) -> list[str]:
+        """The names to look at, in the order in which they changed; they are clean from now on."""
+        with self._lock:
+            return list(self._dirty.pop(kind, ()))
+
+    def has_dirty(self) -> bool:
+        with self._lock:
+            return any(self._dirty.values())
+
+    # What the scheduler sees ------------------------------------------------------------------------------------------
+
+    def snapshot(self, now: float) -> Snapshot:
+        """Cells, quotas, what waits and what holds resources."""
+        with self._lock:
+            gangs = tuple(self._gangs.values())
+            cells, tenants = tuple(self._states.values()), tuple(self._tenants.values())
+        return Snapshot(
+            now=now,
+            cells=cells,
+            tenants=tenants,
+            pending=tuple(fleet.offered(gang, now) for gang in gangs if isinstance(gang, PendingGang)),
+            running=tuple(gang for gang in gangs if isinstance(gang, RunningGang)),
+        )
+
+    # Upkeep -----------------------------------------------------------------------------------------------------------
+
+    def _take_in(self, items: Sequence[Record | Gone]) -> None:
+        with self._moved:
+            for item in items:
+                if item.kind in KINDS:
+                    self._put(item) if isinstance(item, Record) else self._drop(item)
+            self._moved.notify_all()
+
+    def _put(self, record: Record) -> None:
+        key = (record.kind, record.name)
+        old = self._known.get(key)
+        if old is not None and old.resource_version >= record.resource_version:
+            return
+        if old is not None and old.uid != record.uid:
+            self._forget(old)
+        self._known[key] = record
+        self._relate(record)
+        self._place_in_cell(record)
+        self._feed_scheduler(record)
+        self._touch_around(record, old)
+
+    def _drop(self, gone: Gone) -> None:
+        record = self._known.get((gone.kind, gone.name))
+        if record is None or record.uid != gone.uid:
+            return
+        del self._known[gone.kind, gone.name]
+        self._forget(record)
+        if record.kind == "Cell":
+            self._states.pop(record.name, None)
+        elif record.kind == "Tenant":
+            self._tenants.pop(record.name, None)
+        self._touch_around(record, record)
+        self._dirty[record.kind].pop(record.name, None)
+        self.scheduling_version += 1
+
+    def _forget(self, record: Record) -> None:
+        cell = self._place.pop(record.uid, None)
+        if cell is not None:
+            self._cells[cell].records.pop(record.uid, None)
+            self._cells[cell].version += 1
+        self._gangs.pop(record.uid, None)
+        owner = owner_of(record)
+        if owner is not None:
+            self._owned[owner].discard(record.name)
+        for needed in record.spec.get("needs", ()):
+            self._needed_by[needed].discard(record.name)
+
+    def _relate(self, record: Record) -> None:
+        owner = owner_of(record)
+        if owner is not None:
+            self._owned[owner].add(record.name)
+        if record.kind == "Job" and record.state == "Pending":
+            for needed in record.spec.get("needs", ()):
+                self._needed_by[needed].add(record.name)
+
+    def _place_in_cell(self, record: Record) -> None:
+        if record.kind not in {"Job", "Service"}:
+            return
+        place = status.placement(record)
+        over = record.kind == "Job" and record.state in TERMINAL
+        cell = None if place is None or over else str(place["cell"])
+        before = self._place.get(record.uid)
+        if before is not None and before != cell:
+            self._cells[before].records.pop(record.uid, None)
+            self._cells[before].version += 1
+            del self._place[record.uid]
+            self._dirty["Cell"][before] = None  # one that is being deleted goes with the last of its work
+        if cell is not None:
+            old = self._cells[cell].records.get(record.uid)
+            self._cells[cell].records[record.uid] = record
+            self._place[record.uid] = cell
+            if old is None or _orders(old) != _orders(record):
+                self._cells[cell].version += 1
+
+    def _feed_scheduler(self, record: Record) -> None:
+        """Keep what the scheduler sees of it, and note whether that changed."""
+        if record.kind == "Cell":
+            changed = _update(self._states, record.name, fleet.cell_state(record))
+        elif record.kind == "Tenant":
+            changed = _update(self._tenants, record.name, fleet.tenant_state(record))
+        elif record.kind in {"Job", "Service"}:
+            gang = fleet.gang(record)
+            if gang is None:
+                changed = self._gangs.pop(record.uid, None) is not None
+            else:
+                changed = _update(self._gangs, record.uid, gang)
+        else:
+            changed = False
+        self.scheduling_version += changed
+
+    def _touch_around(self, record: Record, old: Record | None) -> None:
+        """Whatever may have to move because this one did."""
+        self._dirty[record.kind][record.name] = None
+        owner = owner_of(record)
+        if owner is not None:
+            self._dirty[owner[0]][owner[1]] = None
+        if record.kind == "Cell" and (old is None or old.status != record.status):
+            for placed in self._cells[record.name].records.values():
+                self._dirty[placed.kind][placed.name] = None
+        if record.kind == "Job" and (old is None or old is record or old.state != record.state):
+            for waiting in self._needed_by.get(record.name, ()):
+                self._dirty["Job"][waiting] = None
+
+
+def _orders(record: Record) -> tuple[object, ...]:
+    """What its cell's agent is told of it."""
+    return (status.epoch(record), record.status.get("stop"))
+
+
+def _update(table: "dict[str, object] | Mapping[str, object]", key: str, value: object) -> bool:
+    assert isinstance(table, dict)
+    changed = table.get(key) != value
+    table[key] = value
+    return changed

@@ -1,0 +1,344 @@
+"""Each record on its own: what was said of it, what it asks for, what was decided for it; written guarded by version.
+
+Records are independent of each other, so a pool may take several at a time: compare-and-swap keeps each whole, and a
+record that changed meanwhile is simply looked at again.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+from helios.control import accounting, array, cell, curriculum, job, schedule, service
+from helios.control.array import Asked
+from helios.control.gateway import report_of
+from helios.control.index import KINDS, Index
+from helios.control.job_machine import TERMINAL, JobMachine
+from helios.control.owners import makes_jobs
+from helios.control.parsed import Specs
+from helios.control.requests import request_cancel, work_of
+from helios.control.service import ServiceMachine
+from helios.control.status import placement, request_of
+from helios.control.tracking import RunCloser
+from helios.control.watching import LOOK_AT_CELLS_S, Watcher
+from helios.errors import ConflictError, FencedError, InputError, NotFoundError
+from helios.ports import Clock, LaunchStatus, Phase, Report, Tracker
+from helios.scheduler import Admit, Decision
+from helios.spec import JobSpec
+from helios.store import Allocation, Event, EventType, Mirror, Record, Store, StoredReport, seconds
+
+TRY_AGAIN_S = 5.0
+"""After what a controller could not do."""
+PROGRESS_PER_S = 50.0
+"""Progress records written a second over all jobs; with more jobs each is written less often."""
+MARKED_A_CYCLE = 500
+"""Records that are told in one cycle why they wait; the rest in the next ones."""
+
+_log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """The controllers of all kinds over the index; effects through one store view, which may be fenced."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        mirror: Mirror,
+        index: Index,
+        watcher: Watcher,
+        clock: Clock,
+        tracker: Tracker | None,
+        executor: Executor | None,
+    ) -> None:
+        self._store = store
+        self._mirror = mirror
+        self._index = index
+        self._watcher = watcher
+        self._clock = clock
+        self._specs = Specs()
+        self._closer = RunCloser(tracker, clock, executor)
+        self._told: dict[str, str] = {}
+        self._settled: dict[str, tuple[LaunchStatus, int]] = {}
+        self._progress_at: dict[str, float] = {}
+        self._reconcilers: Mapping[str, Callable[[Record], None]] = {
+            "Cell": self._cell,
+            "Tenant": self._tenant,
+            "Curriculum": self._curriculum,
+            "Job": self._job,
+            "Service": self._service,
+        }
+
+    def begin(self, writes: Store) -> None:
+        """Write through this view from now on; what was remembered of statuses is looked at anew."""
+        self._store = writes
+        self._settled.clear()
+        self._progress_at.clear()
+
+    # 1. What cells say ------------------------------------------------------------------------------------------------
+
+    def observe(self, stored: StoredReport, pool: Executor | None) -> None:
+        """Take in a cell's report: its nodes, then every launch that it speaks of."""
+        record = self._mirror.find("Cell", stored.cell)
+        if record is None:
+            return
+        try:
+            report = report_of(stored.body)
+        except InputError as error:
+            self._tell(record, error)
+            return
+        sent = report.session.sent_at
+        skew = sent - stored.received_at if sent else 0.0
+        self._guarded(record, lambda record: self._observe_cell(record, report, skew))
+        found = ((status, self._news(status, report.cell)) for status in report.statuses)
+        fresh = [(status, about) for status, about in found if about is not None]
+        self._each(fresh, lambda item: self._guarded(item[1], lambda about: self._observe_launch(about, item[0])), pool)
+
+    def _observe_cell(self, record: Record, report: Report, skew: float) -> None:
+        after = cell.observe(record, report.nodes, self._clock.now(), skew_s=skew)
+        self._save(record, after, cell.changes(record, after))
+        self._watcher.look_at("Cell", record.name, self._clock.now() + LOOK_AT_CELLS_S)
+
+    def _news(self, status: LaunchStatus, cell_name: str) -> Record | None:
+        """The record that this status may move, or None: a status that was taken in already moves nothing.
+
+        `Absent` counts anew every time, since what it means depends on for how long it has been so.
+        """
+        record = self._mirror.by_uid(status.uid)
+        if record is None or record.kind not in {"Job", "Service"}:
+            return None
+        place = record.status.get("placement") or {}
+        if place.get("cell", cell_name) != cell_name:
+            return None
+        known = self._settled.get(status.uid)
+        if status.phase is not Phase.ABSENT and known == (status, record.resource_version):
+            return None
+        return record
+
+    def _observe_launch(self, record: Record, status: LaunchStatus) -> None:
+        now = self._clock.now()
+        if record.kind == "Job":
+            machine = JobMachine(record, now)
+            job.observe(machine, self._specs.job(record), status)
+            after, events = machine.record, machine.events
+            if not events and self._is_only_progress(record, after, now):
+                return
+        else:
+            deployed = ServiceMachine(record, now)
+            service.observe(deployed, status)
+            after, events = deployed.record, deployed.events
+        saved = self._save(record, after, events)
+        self._settled[status.uid] = (status, saved.resource_version)
+
+    def _is_only_progress(self, before: Record, after: Record, now: float) -> bool:
+        """Whether all that is new is progress, and some of it was written a moment ago."""
+        if after == before:
+            return False
+        old, new = before.status.get("progress", {}), after.status.get("progress", {})
+        steady = ("phase", "checkpoint_step", "restarts", "message")
+        if any(old.get(name) != new.get(name) for name in steady):
+            return False
+        every = max(1.0, len(self._settled) / PROGRESS_PER_S)
+        if now - self._progress_at.get(before.uid, 0.0) < every:
+            return True
+        self._progress_at[before.uid] = now
+        return False
+
+    # 2. What records ask for ------------------------------------------------------------------------------------------
+
+    def reconcile_dirty(self, pool: Executor | None) -> None:
+        """Look at everything that changed or is due, kind by kind."""
+        for kind in KINDS:
+            self._mirror.sync()
+            found = (self._mirror.find(kind, name) for name in self._index.take_dirty(kind))
+            records = [record for record in found if record is not None]
+            self._each(records, lambda record: self._guarded(record, self._reconcilers[record.kind]), pool)
+        self._mirror.sync()
+
+    def _cell(self, record: Record) -> None:
+        now = self._clock.now()
+        if record.deleting and not self._index.placed(record.name):
+            self._store.remove(record)
+            return
+        after = cell.reconcile(record, self._watcher.silent_for(record.name), now)
+        self._save(record, after, cell.changes(record, after))
+        self._watcher.look_at("Cell", record.name, now + LOOK_AT_CELLS_S)
+
+    def _tenant(self, record: Record) -> None:
+        if not record.deleting:
+            self._save(record, record.with_status(state="Ready"), ())
+            return
+        if not work_of(self._mirror, record.name):  # something may have been applied as the deletion was asked for
+            self._store.remove(record)
+        else:
+            self._watcher.look_at("Tenant", record.name, self._clock.now() + LOOK_AT_CELLS_S)
+
+    def _curriculum(self, record: Record) -> None:
+        jobs = self._index.owned("Curriculum", record.name)
+        spec, now = self._specs.curriculum(record), self._clock.now()
+        plan = curriculum.reconcile(record, spec, jobs, now)
+        found = (self._store.find("Job", wanted.name) for wanted in plan.create)
+        if taken := {item.name: item for item in found if item is not None}:
+            # Somebody's job has the name already: the curriculum is to see it, and say so.
+            plan = curriculum.reconcile(record, spec, jobs | taken, now)
+        # Jobs first: their names make each of these a no-op when it is done again after a crash before the save below.
+        self._carry_out_asked(Asked(plan.create, plan.cancel, plan.rerun, []), jobs)
+        saved = self._save(record, plan.record, plan.events)
+        if saved.state in TERMINAL:
+            self._after_curriculum(saved, jobs)
+
+    def _after_curriculum(self, record: Record, jobs: Iterable[str]) -> None:
+        """Close its run in the tracker; where it is to be deleted, its jobs go first, then it."""
+        tried = True
+        if not record.status.get("trackerClosed"):
+            closed, events = self._closer.close_run(record)
+            record = self._save(record, record.with_status(trackerClosed=closed or None), events)
+            # A tracker that cannot be reached is told as an event; it does not hold up a deletion.
+            tried = closed or bool(events)
+            if not closed:
+                self._watcher.look_at("Curriculum", record.name, self._clock.now() + LOOK_AT_CELLS_S)
+        if not record.deleting:
+            return
+        remaining = list(jobs)
+        for name in remaining:
+            self._store.request_delete("Job", name)
+        if tried and not remaining:
+            self._store.remove(record)
+            self._specs.forget(record.uid)
+
+    def _job(self, record: Record) -> None:
+        machine, spec = JobMachine(record, self._clock.now()), self._specs.job(record)
+        if makes_jobs(record):
+            remaining = self._maker(machine, spec)
+        else:
+            remaining = False
+            job.reconcile(machine, spec, self._around(record))
+        saved = self._save(record, machine.record, machine.events)
+        if saved.deleting and machine.state.over and not remaining:
+            self._store.remove(saved)
+            self._forget(saved.uid)
+            return
+        due = schedule.next_due(saved, spec) if spec.schedule else job.next_due(saved, spec)
+        self._watcher.look_at("Job", record.name, due)
+        for until in saved.status.get("heldOff", {}).values():
+            self._watcher.schedule_at(seconds(until))
+
+    def _maker(self, machine: JobMachine, spec: JobSpec) -> bool:
+        """Take an array or a schedule a step on; whether jobs of it are still there."""
+        jobs = self._index.owned("Job", machine.record.name)
+        make = schedule.reconcile if spec.schedule is not None else array.reconcile
+        asked = make(machine, spec, jobs)
+        found = (self._store.find("Job", wanted.name) for wanted in asked.create)
+        if taken := [item.name for item in found if item is not None and item.name not in jobs]:
+            machine.fail("JobNameTaken", f"a job is named {taken[0]!r} already and is no part of this")
+            return False
+        self._carry_out_asked(asked, jobs)
+        return bool(jobs)
+
+    def _carry_out_asked(self, asked: Asked, jobs: Mapping[str, Record]) -> None:
+        for wanted in asked.create:
+            self._store.create(wanted)
+        for name in asked.cancel:
+            request_cancel(self._store, "Job", name)
+        for name in asked.rerun:
+            self._store.save(jobs[name].with_status(rerunRequested="failed"))
+        for name in asked.delete:
+            self._store.request_delete("Job", name)
+
+    def _service(self, record: Record) -> None:
+        machine = ServiceMachine(record, self._clock.now())
+        service.reconcile(machine, self._specs.service(record), self._around(record))
+        saved = self._save(record, machine.record, machine.events)
+        if saved.deleting and not machine.placed:
+            self._store.remove(saved)
+            self._forget(saved.uid)
+            return
+        self._watcher.look_at("Service", record.name, service.next_due(saved))
+
+    def _around(self, record: Record) -> job.Surroundings:
+        place = placement(record)
+        needs = record.spec.get("needs", ()) if record.state == "Pending" else ()
+        return job.Surroundings(
+            cell=self._mirror.find("Cell", place["cell"]) if place else None,
+            nodes=frozenset(place["nodes"]) if place else frozenset(),
+            needs={name: self._mirror.find("Job", name) for name in needs},
+        )
+
+    # 3. What was decided ----------------------------------------------------------------------------------------------
+
+    def carry_out(self, decisions: Sequence[Decision], pool: Executor | None) -> None:
+        """Write the intents, and tell those that wait why, where that is news."""
+        admitted = [decision for decision in decisions if isinstance(decision, Admit)]
+        waiting = [decision for decision in decisions if not isinstance(decision, Admit) and self._is_news(decision)]
+        self._each([*admitted, *waiting[:MARKED_A_CYCLE]], self._decide, pool)
+        if len(waiting) > MARKED_A_CYCLE:
+            self._watcher.schedule_at(self._clock.now())
+
+    def _is_news(self, decision: Decision) -> bool:
+        record = self._mirror.by_uid(decision.uid)
+        return record is not None and record.status.get("reason") != decision.reason
+
+    def _decide(self, decision: Decision) -> None:
+        record = self._mirror.by_uid(decision.uid)
+        if record is not None:
+            self._guarded(record, lambda record: self._write_decision(record, decision))
+
+    def _write_decision(self, record: Record, decision: Decision) -> None:
+        spec = self._specs.job(record) if record.kind == "Job" else self._specs.service(record)
+        machine: JobMachine | ServiceMachine = (
+            JobMachine(record, self._clock.now()) if record.kind == "Job" else ServiceMachine(record, self._clock.now())
+        )
+        if isinstance(decision, Admit):
+            machine.admit(decision, request_of(spec.resources))
+        else:
+            machine.wait(decision)
+        self._save(record, machine.record, machine.events)
+
+    # Around every write -----------------------------------------------------------------------------------------------
+
+    def _each(self, items: Iterable[Any], act: Callable[[Any], None], pool: Executor | None) -> None:
+        listed = list(items)
+        if pool is None or len(listed) < 2:
+            for item in listed:
+                act(item)
+        else:
+            for _ in pool.map(act, listed):
+                pass  # what an item raised is raised here
+
+    def _guarded(self, record: Record, act: Callable[[Record], None]) -> None:
+        """Act on one record; what goes wrong with one must not hold up the others."""
+        try:
+            act(record)
+        except FencedError:
+            raise  # somebody else leads: nothing of this pass may go on
+        except (ConflictError, NotFoundError):
+            _log.debug("control: %s %s changed meanwhile; it is looked at again", record.kind, record.name)
+            self._index.touch(record.kind, record.name)
+            self._watcher.schedule_at(self._clock.now())  # it may have been a decision that was not written
+        except Exception as error:  # noqa: BLE001 - told in the log and as an event
+            self._tell(record, error)
+            self._watcher.look_at(record.kind, record.name, self._clock.now() + TRY_AGAIN_S)
+
+    def _save(self, before: Record, after: Record, events: Sequence[Event]) -> Record:
+        """Write what a controller made of a record, its ledger brought up to now; an idle pass writes nothing."""
+        rows: tuple[Allocation, ...] = ()
+        if after.kind in {"Job", "Service"}:
+            after, rows = accounting.step(before, after, self._clock.now())
+        if after == before and not events and not rows:
+            return after
+        return self._store.save(after, events=events, allocations=rows)
+
+    def _tell(self, record: Record, error: Exception) -> None:
+        """Log every failure; write an event only for a new one, or a broken record would fill the log of events."""
+        _log.error("control: cannot reconcile %s %s", record.kind, record.name, exc_info=error)
+        message = f"{type(error).__name__}: {error}"
+        if self._told.get(record.uid) != message:
+            self._told[record.uid] = message
+            kind = EventType.WARNING
+            self._store.add_events([Event(record.kind, record.name, record.uid, "ControllerError", message, kind)])
+
+    def _forget(self, uid: str) -> None:
+        self._specs.forget(uid)
+        self._settled.pop(uid, None)
+        self._progress_at.pop(uid, None)
+        self._told.pop(uid, None)
