@@ -69,7 +69,7 @@ def apply_all(client: Client, documents: "Iterable[Loaded]", *, console: Console
         try:
             done = client.apply(to_json(loaded.document))
         except SpecError as error:
-            raise SpecError([_placed(item, loaded) for item in error.problems], hint=error.hint) from error
+            raise SpecError([placed(item, loaded) for item in error.problems], hint=error.hint) from error
         applied.append(done)
         style = {"created": "green", "configured": "yellow"}.get(done.result, "dim")
         kind, name = loaded.document.kind.lower(), loaded.document.metadata.name
@@ -77,6 +77,7 @@ def apply_all(client: Client, documents: "Iterable[Loaded]", *, console: Console
     return applied
 
 
-def _placed(problem: Problem, loaded: "Loaded") -> Problem:
+def placed(problem: Problem, loaded: "Loaded") -> Problem:
+    """Give a problem that the control plane found the file and line of its field."""
     line, column = loaded.positions.get(problem.field, (loaded.line, 0))
     return replace(problem, file=loaded.file, line=line, column=column)

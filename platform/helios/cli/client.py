@@ -173,10 +173,10 @@ class Client:
     def queue(self) -> Object:
         return self._json("GET", "/v1/queue")
 
-    def usage(self, *, by: str, since: float | None = None, until: float | None = None) -> Object:
-        """Seconds by bucket for each tenant, cell or job; times are seconds since the epoch."""
-        bounds = {name: value for name, value in (("since", since), ("until", until)) if value is not None}
-        return self._json("GET", "/v1/usage", params={"by": by, **bounds})
+    def usage(self, *, by: str, since: float, until: float, resource: str) -> Object:
+        """Resource-seconds by bucket for each tenant, cell or job; times are seconds since the epoch."""
+        params = {"by": by, "since": since, "until": until, "resource": resource}
+        return self._json("GET", "/v1/usage", params=params)
 
     def audit(self, **wanted: str | int) -> Object:
         """Entries of the audit log; `actor`, `kind`, `name` and `after` narrow them."""

@@ -1,6 +1,6 @@
 """`helios explain`: why something waits, what happened to it, and what would move it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -55,12 +55,16 @@ def _parts(kind: str, name: str, explanation: Mapping[str, Any]) -> Iterator[Ren
     yield from _events(explanation)
 
 
+def verdicts(cells: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Build the table of why each cell did not take a gang."""
+    rows = [[item["cell"], item["reason"], item["message"], _rejected(item)] for item in cells]
+    return table_of(("CELL", "REASON", "MESSAGE", "NODES"), rows)
+
+
 def _cells(explanation: Mapping[str, Any]) -> Iterator[RenderableType]:
-    if not explanation.get("cells"):
-        return
-    rows = [[item["cell"], item["reason"], item["message"], _rejected(item)] for item in explanation["cells"]]
-    yield Text("\nWhy no cell took it", style="bold")
-    yield table_of(("CELL", "REASON", "MESSAGE", "NODES"), rows)
+    if explanation.get("cells"):
+        yield Text("\nWhy no cell took it", style="bold")
+        yield verdicts(explanation["cells"])
 
 
 def _rejected(verdict: Mapping[str, Any]) -> str:

@@ -3,16 +3,16 @@
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.text import Text
 
-from helios.cli import cells
+from helios.cli import cells, cordons
 from helios.cli.apply import FilesArgument, apply_all, load
+from helios.cli.cell_view import described
 from helios.cli.client import connect
 from helios.cli.follow import settled
-from helios.cli.output import Format, FormatOption, examples, out, show, table_of
-from helios.cli.tables import conditions_table, objects_table
+from helios.cli.output import Format, FormatOption, examples, out, show
+from helios.cli.placements import held_by, holders, summary
+from helios.cli.tables import objects_table
 from helios.cli.waiting import wait_until
 
 cell_app = typer.Typer(no_args_is_help=True, help="Cells: the clusters that work runs on.")
@@ -20,6 +20,7 @@ cell_app = typer.Typer(no_args_is_help=True, help="Cells: the clusters that work
 
 def register(app: typer.Typer) -> None:
     cells.register(cell_app)
+    cordons.register(cell_app)
     app.add_typer(cell_app, name="cell", rich_help_panel="Fleet")
 
 
@@ -47,50 +48,14 @@ def list_cells(how: FormatOption = Format.TABLE) -> None:
 
 
 @cell_app.command(epilog=examples("helios cell describe local", "helios cell describe local -o yaml"))
-def describe(
-    name: Annotated[str, typer.Argument(help="Name of a cell.", show_default=False)], how: FormatOption = Format.TABLE
-) -> None:
-    """Show a cell: its conditions, pools, nodes and what runs on it."""
+def describe(name: cordons.CellArgument, how: FormatOption = Format.TABLE) -> None:
+    """Show a cell: conditions, pools, nodes by state, cordons, health findings, and what runs there."""
     with connect() as client:
         cell = client.get("Cell", name)
         placed = [
-            item
-            for kind in ("Job", "Service")
-            for item in client.list(kind)
-            if ((item.get("status") or {}).get("placement") or {}).get("cell") == name
+            summary(item) for item in holders(client) if (place := held_by(item)) is not None and place["cell"] == name
         ]
-    show(cell, how, lambda: _described(cell, placed))
-
-
-def _described(cell: dict[str, Any], placed: list[dict[str, Any]]) -> RenderableType:
-    spec, status = cell["spec"], cell.get("status") or {}
-    nodes = status.get("nodes") or []
-    rows = [
-        [
-            node["name"],
-            node.get("pool") or "-",
-            f"{node.get('cpus', 0):g}",
-            f"{node.get('memory', 0) / 2**30:.1f} GiB",
-            ", ".join(f"{kind}:{count}" for kind, count in (node.get("accelerators") or {}).items()) or "-",
-            "healthy" if node.get("healthy", True) else "unhealthy",
-        ]
-        for node in nodes
-    ]
-    work = [
-        [f"{item['kind'].lower()}/{item['metadata']['name']}", str((item.get("status") or {}).get("state"))]
-        for item in placed
-    ]
-    title = Text.assemble((cell["metadata"]["name"], "bold"), f"  {_state(cell)}  {spec['provider']}  ")
-    title.append(f"{spec.get('region') or ''}  standard {spec.get('standard')}", style="dim")
-    return Group(
-        title,
-        Text(),
-        conditions_table(status),
-        Text(),
-        table_of(("NODE", "POOL", "CPUS", "MEMORY", "ACCELERATORS", "HEALTH"), rows, empty="no nodes seen yet"),
-        Text(),
-        table_of(("PLACED HERE", "STATE"), work, empty="nothing is placed here"),
-    )
+    show({**cell, "placed": placed}, how, lambda: described(cell, placed))
 
 
 def _await_ready(name: str, *, timeout_s: float) -> None:

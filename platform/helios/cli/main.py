@@ -11,10 +11,37 @@ import typer
 from rich.markup import escape
 
 from helios import __version__
-from helios.cli import apply, embedded, events, explain, fleet, generate, logs, objects, serving, specs, submit
+from helios.cli import (
+    actions,
+    admin,
+    apply,
+    embedded,
+    events,
+    explain,
+    fleet,
+    generate,
+    logs,
+    objects,
+    planning,
+    queued,
+    serving,
+    specs,
+    submit,
+    tenants,
+    tokens,
+    usage,
+)
 from helios.cli.output import err
 from helios.errors import HeliosError, SpecError
 
+MODULES = (
+    *(embedded, specs),
+    *(apply, planning, objects),
+    *(submit, queued, actions, explain, logs, events),
+    *(serving, generate),
+    *(fleet, tenants, usage, tokens, admin),
+)
+"""In the order of `helios --help`."""
 PLUGINS = "helios.commands"
 EXIT_CODES = """\
 Exit codes: 0 done · 1 a defect of HELIOS · 2 the input is wrong · 3 a part of HELIOS does not answer ·
@@ -34,7 +61,7 @@ def build() -> typer.Typer:
         epilog=EXIT_CODES,
     )
     app.callback()(_root)
-    for module in (embedded, specs, apply, objects, submit, explain, logs, events, serving, generate, fleet):
+    for module in MODULES:
         module.register(app)
     _add_plugins(app)
     return app

@@ -25,7 +25,8 @@ class StreamEvent:
 
 def parse(chunks: Iterable[bytes]) -> Iterator[StreamEvent]:
     """Read events from the bytes of a stream. Raises `UnavailableError` where their data are not JSON."""
-    event, last_id, data = "", "", []
+    event, last_id = "", ""
+    data: list[str] = []
     for line in _lines(chunks):
         if not line:
             if data:

@@ -1,4 +1,4 @@
-"""`helios submit`, `cancel` and `rerun`: work handed in, followed, and taken back."""
+"""`helios submit`: work handed in, and followed to its end."""
 
 from typing import Annotated
 
@@ -7,13 +7,11 @@ from rich.markup import escape
 
 from helios.cli.apply import FilesArgument, apply_all, load
 from helios.cli.client import Applied, Client, connect
+from helios.cli.completion import WORK
 from helios.cli.follow import ENDED, View, follow
 from helios.cli.output import err, examples, out, useful
-from helios.cli.targets import find_work
 from helios.errors import InputError, WorkFailedError
 
-WORK = ("Job", "Curriculum")
-NameArgument = Annotated[str, typer.Argument(help="Name of a job or curriculum.", show_default=False)]
 FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Show it until it ends.")]
 
 
@@ -26,8 +24,6 @@ def register(app: typer.Typer) -> None:
             "helios submit my-job.yaml my-other-job.yaml",
         ),
     )(submit)
-    app.command(rich_help_panel="Work", epilog=examples("helios cancel tiny", "helios cancel my-job"))(cancel)
-    app.command(rich_help_panel="Work", epilog=examples("helios rerun tiny --follow", "helios rerun tiny --all"))(rerun)
 
 
 def submit(
@@ -45,35 +41,12 @@ def submit(
     with connect() as client:
         applied = apply_all(client, documents, console=out())
         work = [_started(client, item, again=again) for item in applied if item.object["kind"] in WORK]
-        mlflow = _mlflow(client)
+        mlflow = mlflow_of(client)
     for kind, name in work:
         if following:
             finish(kind, name, mlflow=mlflow)
         else:
             _say_useful(kind, name, mlflow=mlflow)
-
-
-def cancel(name: NameArgument) -> None:
-    """Stop a job or curriculum; running workers get notice and may write a checkpoint."""
-    with connect() as client:
-        kind, _ = find_work(client, name, WORK)
-        client.cancel(kind, name)
-    out().print(f"{kind.lower()}/{escape(name)} cancelled")
-
-
-def rerun(
-    name: NameArgument,
-    following: FollowOption = False,
-    everything: Annotated[bool, typer.Option("--all", help="Begin a new run, and not where it failed.")] = False,
-) -> None:
-    """Try a failed or cancelled job or curriculum again; what had succeeded is kept, unless --all is given."""
-    with connect() as client:
-        kind, _ = find_work(client, name, WORK)
-        client.rerun(kind, name, everything=everything)
-        mlflow = _mlflow(client)
-    out().print(f"{kind.lower()}/{escape(name)} runs again")
-    if following:
-        finish(kind, name, mlflow=mlflow)
 
 
 def finish(kind: str, name: str, *, mlflow: str) -> None:
@@ -110,7 +83,7 @@ def _why(view: View) -> str:
     return f": {said}" if said else ""
 
 
-def _mlflow(client: Client) -> str:
+def mlflow_of(client: Client) -> str:
     """Where MLflow is, asked for while the control plane answers; empty where there is none."""
     return str((client.status().get("links") or {}).get("mlflow") or "")
 

@@ -27,6 +27,27 @@ def find_work(client: Client, name: str, kinds: Sequence[str] = ORDER) -> tuple[
     raise NotFoundError(" or ".join(kind.lower() for kind in wanted), name, known=known)
 
 
+def find_all(client: Client, names: Sequence[str], kinds: Sequence[str] = ORDER) -> list[tuple[str, Object]]:
+    """Like `find_work` for several names.
+
+    Raises:
+        NotFoundError: for a single name that is not there.
+        InputError: with all of several that are not there.
+    """
+    found: list[tuple[str, Object]] = []
+    missing: list[NotFoundError] = []
+    for name in names:
+        try:
+            found.append(find_work(client, name, kinds))
+        except NotFoundError as error:
+            missing.append(error)
+    if len(missing) == 1:
+        raise missing[0]
+    if missing:
+        raise InputError("; ".join(error.message for error in missing), hint="nothing was done")
+    return found
+
+
 def stage_job(curriculum: Object, stage: str) -> str:
     """Name of the job of a curriculum's stage.
 
