@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from helios.cli.client import connect
+from helios.cli.completion import complete_anything
 from helios.cli.events import clock
 from helios.cli.output import Format, FormatOption, examples, show, state_text, table_of
 from helios.cli.targets import find_work
@@ -24,7 +25,12 @@ def register(app: typer.Typer) -> None:
 
 def explain(
     name: Annotated[
-        str, typer.Argument(help="A job, curriculum, stage (NAME/STAGE), service or cell.", show_default=False)
+        str,
+        typer.Argument(
+            help="A job, curriculum, stage (NAME/STAGE), service or cell.",
+            show_default=False,
+            autocompletion=complete_anything,
+        ),
     ],
     how: FormatOption = Format.TABLE,
 ) -> None:
@@ -46,6 +52,7 @@ def _parts(kind: str, name: str, explanation: Mapping[str, Any]) -> Iterator[Ren
         yield Text(f"  {message}")
     if position := explanation.get("position"):
         yield Text(f"  place {position} in the queue")
+    yield from _restarts(explanation)
     job = explanation.get("job") or {}
     if job.get("message"):
         yield Text(f"  stage {explanation['stage']} is {job['state']}: {job['message']}")
@@ -53,6 +60,13 @@ def _parts(kind: str, name: str, explanation: Mapping[str, Any]) -> Iterator[Ren
     for section in (_cells, _unblock):
         yield from section(job or explanation)
     yield from _events(explanation)
+
+
+def _restarts(explanation: Mapping[str, Any]) -> Iterator[RenderableType]:
+    if count := explanation.get("restarts"):
+        reasons = sorted((explanation.get("restartReasons") or {}).items(), key=lambda item: -item[1])
+        why = ", ".join(f"{reason} {times}" for reason, times in reasons)
+        yield Text(f"  restarted {count} times" + (f": {why}" if why else ""))
 
 
 def verdicts(cells: Sequence[Mapping[str, Any]]) -> RenderableType:

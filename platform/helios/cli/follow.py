@@ -78,7 +78,7 @@ def view_of(client: Client, kind: str, name: str) -> View:
 
 def row_of(name: str, status: Mapping[str, Any]) -> Row:
     """Read a job's status as a row."""
-    progress = status.get("progress") or {}
+    progress = status.get("progress") or _of_members(status)
     started, ended = seconds_of(status.get("startedAt")), seconds_of(status.get("finishedAt"))
     state = status.get("state", "Pending")
     return Row(
@@ -95,6 +95,15 @@ def row_of(name: str, status: Mapping[str, Any]) -> Row:
         elapsed=None if started is None else (ended or time.time()) - started,
         restarts=restarts_of(status),
     )
+
+
+def _of_members(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The progress of an array, told in members that succeeded; empty for every other job."""
+    if not (array := status.get("array")):
+        return {}
+    states = array.get("states") or {}
+    now = ", ".join(f"{count} {state}" for state, count in states.items() if state not in ENDED)
+    return {"step": states.get("Succeeded", 0), "total_steps": array["size"], "phase": now}
 
 
 def said_of(status: Mapping[str, Any]) -> str:

@@ -6,10 +6,12 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from helios.cli.client import Client, LogPart, connect
+from helios.cli.client import Client, LogPart, Object, connect
+from helios.cli.completion import complete_work
 from helios.cli.output import err, examples
 from helios.cli.steady import steady
 from helios.cli.targets import current_stage, find_work, stage_job
+from helios.errors import InputError
 
 WAIT_S = 10.0
 
@@ -21,13 +23,19 @@ def register(app: typer.Typer) -> None:
 
 
 def logs(
-    name: Annotated[str, typer.Argument(help="A job, a curriculum, or one stage as NAME/STAGE.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A job, a curriculum, or one stage as NAME/STAGE.", show_default=False, autocompletion=complete_work
+        ),
+    ],
     following: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the work ends.")] = False,
 ) -> None:
     """Print what a job printed, from its first start on."""
     with connect() as client:
         kind, found = find_work(client, name, ("Job", "Curriculum"))
         job = found["metadata"]["name"]
+        _refuse_makers(found)
         if kind == "Curriculum":
             job = stage_job(found, current_stage(found))
             err().print(f"[dim]stage {escape(current_stage(found))} (job {escape(job)})[/dim]", soft_wrap=True)
@@ -35,6 +43,15 @@ def logs(
             _print_all(client, job)
             return
     _follow(job)
+
+
+def _refuse_makers(found: Object) -> None:
+    """Raise for a job that only makes others: what is printed is printed by those."""
+    name = found["metadata"]["name"]
+    for what in ("array", "schedule"):
+        if found["kind"] == "Job" and found["spec"].get(what):
+            hint = f"`helios get jobs -l helios/{what}={name}` lists them"
+            raise InputError(f"job {name} only makes other jobs, and prints nothing itself", hint=hint)
 
 
 def _print_all(client: Client, job: str) -> None:

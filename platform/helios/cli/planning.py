@@ -81,19 +81,19 @@ def _parts(preview: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield _decided(decision)
     if preview.get("cells"):
         yield verdicts(preview["cells"])
+    yield from (Text(f"  - {sentence}") for sentence in preview.get("unblock") or ())
     yield Text()
 
 
 def _decided(decision: Mapping[str, Any]) -> Text:
-    if decision.get("cell"):
-        nodes = sorted(set(decision.get("nodes") or ()))
-        workers = decision.get("workers")
-        where = f"{', '.join(nodes[:3])}{' ...' if len(nodes) > 3 else ''}"
-        return Text.assemble(
-            "  would start at once on cell ", (str(decision["cell"]), "green"), f": {workers} on {where}"
-        )
-    said = ": ".join(str(part) for part in (decision.get("reason"), decision.get("message")) if part)
-    return Text.assemble("  would wait  ", (said, "yellow"))
+    if decision["action"] == "admit":
+        nodes = sorted(set(decision["nodes"]))
+        where = ", ".join(nodes[:3]) + (f" and {len(nodes) - 3} more" if len(nodes) > 3 else "")
+        workers = "1 worker" if decision["workers"] == 1 else f"{decision['workers']} workers"
+        cell = (str(decision["cell"]), "green")
+        return Text.assemble("  would start at once on cell ", cell, f": {workers} on {where}")
+    said = f"would wait at place {decision['position']}: {decision['reason']}: {decision['message']}"
+    return Text(f"  {said}", style="yellow")
 
 
 def _value(change: Mapping[str, Any], side: str) -> str:

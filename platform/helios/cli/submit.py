@@ -1,15 +1,16 @@
 """`helios submit`: work handed in, and followed to its end."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from helios.cli.apply import FilesArgument, apply_all, load
-from helios.cli.client import Applied, Client, connect
+from helios.cli.client import Applied, Client, Object, connect
 from helios.cli.completion import WORK
 from helios.cli.follow import ENDED, View, follow
-from helios.cli.output import err, examples, out, useful
+from helios.cli.output import Format, FormatOption, err, examples, out, show, useful
 from helios.errors import InputError, WorkFailedError
 
 FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Show it until it ends.")]
@@ -30,6 +31,7 @@ def submit(
     files: FilesArgument,
     following: FollowOption = False,
     again: Annotated[bool, typer.Option("--rerun", help="Run again what is unchanged and ended.")] = False,
+    how: FormatOption = Format.TABLE,
 ) -> None:
     """Hand in jobs and curricula; what is there unchanged is left as it is.
 
@@ -38,15 +40,22 @@ def submit(
     documents = load(files)
     if not any(loaded.document.kind in WORK for loaded in documents):
         raise InputError("there is no Job or Curriculum in what was given", hint="`helios apply` takes other kinds")
+    if following and (endless := [one.document.metadata.name for one in documents if _has_schedule(one.document)]):
+        raise InputError(
+            f"job {endless[0]} has a schedule, so it has no end to follow", hint="submit it without --follow"
+        )
     with connect() as client:
-        applied = apply_all(client, documents, console=out())
+        applied = apply_all(client, documents, console=out() if how is Format.TABLE else err())
         work = [_started(client, item, again=again) for item in applied if item.object["kind"] in WORK]
         mlflow = mlflow_of(client)
-    for kind, name in work:
+    if how is not Format.TABLE:
+        show([item.object for item in applied], how, lambda: "")
+    for found in work:
+        kind, name = found["kind"], found["metadata"]["name"]
         if following:
             finish(kind, name, mlflow=mlflow)
         else:
-            _say_useful(kind, name, mlflow=mlflow)
+            _say_useful(kind, name, spec=found["spec"], mlflow=mlflow)
 
 
 def finish(kind: str, name: str, *, mlflow: str) -> None:
@@ -65,7 +74,7 @@ def finish(kind: str, name: str, *, mlflow: str) -> None:
         )
 
 
-def _started(client: Client, applied: Applied, *, again: bool) -> tuple[str, str]:
+def _started(client: Client, applied: Applied, *, again: bool) -> Object:
     kind, name = applied.object["kind"], applied.object["metadata"]["name"]
     state = (applied.object.get("status") or {}).get("state", "Pending")
     if applied.result == "unchanged" and state in ENDED:
@@ -74,7 +83,7 @@ def _started(client: Client, applied: Applied, *, again: bool) -> tuple[str, str
             out().print(f"{kind.lower()}/{escape(name)} runs again")
         else:
             err().print(f"It {state.lower()} before and nothing changed since; run it again with --rerun.", style="dim")
-    return kind, name
+    return applied.object
 
 
 def _why(view: View) -> str:
@@ -88,15 +97,31 @@ def mlflow_of(client: Client) -> str:
     return str((client.status().get("links") or {}).get("mlflow") or "")
 
 
-def _say_useful(kind: str, name: str, view: View | None = None, *, mlflow: str) -> None:
+def _has_schedule(document: Any) -> bool:
+    return document.kind == "Job" and document.spec.schedule is not None
+
+
+def _say_useful(
+    kind: str, name: str, view: View | None = None, *, mlflow: str, spec: Mapping[str, Any] | None = None
+) -> None:
     of_interest = [row.name for row in (view.rows if view and kind == "Curriculum" else ()) if row.state != "Succeeded"]
     stage = f"/{of_interest[0]}" if of_interest else ""
-    lines = [
-        (f"helios logs {'' if view and view.ended else '-f '}{name}{stage}", "its output"),
-        (f"helios explain {name}", "what happened, why it waits"),
+    lines = _made_by(name, spec or {}) or [
+        (f"helios logs {'' if view and view.ended else '-f '}{name}{stage}", "its output")
     ]
+    lines.append((f"helios explain {name}", "what happened, why it waits"))
     if view is None or not view.ended:
         lines.append((f"helios cancel {name}", "stop it"))
     if mlflow:
         lines.append((mlflow, "its losses, videos and lineage in MLflow"))
     useful(*lines)
+
+
+def _made_by(name: str, spec: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How to look at the jobs that an array or a schedule makes; empty for what runs itself."""
+    if spec.get("array"):
+        return [
+            (f"helios get jobs -l helios/array={name}", "its members"),
+            (f"helios logs -f {name}-0", "the output of the first"),
+        ]
+    return [(f"helios get jobs -l helios/schedule={name} -w", "its runs")] if spec.get("schedule") else []

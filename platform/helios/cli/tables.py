@@ -57,19 +57,26 @@ def _tenant(item: Mapping[str, Any]) -> Cells:
 
 def _job(item: Mapping[str, Any]) -> Cells:
     name, spec, status, old = _common(item)
-    placement, progress = status.get("placement") or {}, status.get("progress") or {}
-    steps = f"{progress['step']}/{progress['total_steps']}" if progress.get("total_steps") else "-"
+    placement = status.get("placement") or {}
     return [
         name,
         state_text(status.get("state") or "Pending"),
         spec.get("qos") or "-",
         spec.get("tenant") or "-",
         placement.get("cell") or "-",
-        steps,
+        _steps(status),
         str(restarts_of(status)),
         old,
         status.get("reason") or "",
     ]
+
+
+def _steps(status: Mapping[str, Any]) -> str:
+    """Steps done of a job; of an array, its members that succeeded."""
+    progress, array = status.get("progress") or {}, status.get("array")
+    if array:
+        return f"{(array.get('states') or {}).get('Succeeded', 0)}/{array['size']}"
+    return f"{progress['step']}/{progress['total_steps']}" if progress.get("total_steps") else "-"
 
 
 def _curriculum(item: Mapping[str, Any]) -> Cells:
