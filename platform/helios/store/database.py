@@ -97,9 +97,17 @@ class Database(ABC):
                 return query(connection)
         except sa.exc.SQLAlchemyError as error:
             # A pooled connection may have been cut long ago; asking twice does no harm to a question.
-            if again and isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated:
+            if again and self.lost(error):
                 return self._reading(connect, query, again=False)
             raise self.translated(error) from error
+
+    def lost(self, error: sa.exc.SQLAlchemyError) -> bool:
+        """Whether the connection is gone, so that another one may do better."""
+        return isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
+
+    def surely_rolled_back(self, error: sa.exc.DBAPIError) -> bool:
+        """Whether a commit that raised this did not commit: true of every answer, not of silence."""
+        return not error.connection_invalidated
 
     def translated(self, error: sa.exc.SQLAlchemyError) -> Exception:
         """The error of our tree that this is, or itself."""

@@ -33,6 +33,8 @@ CONNECTION = {
 IDLE_WRITER_MS = 3_000
 LOCK_MS = 15_000
 STATEMENT_MS = 60_000
+CLOSE_S = 2.0
+"""How long `close` waits for the listener, who may be in the middle of connecting to what does not answer."""
 RECONNECT_S = (0.05, 2.0)
 """The first and the longest pause between attempts to listen again."""
 _GONE = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
@@ -121,6 +123,12 @@ class PostgresDatabase(Database):
                 revision, _, report_version = notification.payload.partition(" ")
                 heard(int(revision or 0), int(report_version or 0))
 
+    def lost(self, error: sa.exc.SQLAlchemyError) -> bool:
+        return super().lost(error) or _ended_for_idling(error)
+
+    def surely_rolled_back(self, error: sa.exc.DBAPIError) -> bool:
+        return super().surely_rolled_back(error) or _ended_for_idling(error)
+
     def meaning(self, error: BaseException) -> HeliosError | None:
         state = getattr(error, "sqlstate", None) or ""
         if state == "53100":
@@ -134,6 +142,13 @@ class PostgresDatabase(Database):
     def close(self) -> None:
         self._stop.set()
         if self._listener is not None:
-            self._listener.join()
+            self._listener.join(CLOSE_S)
         self.reader.dispose()
         self.writer.dispose()
+
+
+def _ended_for_idling(error: sa.exc.SQLAlchemyError) -> bool:
+    """The server ended the session, with its transaction, because nothing came for too long."""
+    return isinstance(error, sa.exc.DBAPIError) and isinstance(
+        error.orig, psycopg.errors.IdleInTransactionSessionTimeout
+    )

@@ -243,7 +243,7 @@ def _names(connection: sa.Connection, kind: str) -> tuple[str, ...]:
 
 
 def _changes(connection: sa.Connection, after: int, limit: int) -> Changes:
-    counters: dict[str, int] = dict(connection.execute(_COUNTERS).tuples().all())
+    counters: dict[str, int] = dict(connection.execute(_COUNTERS).all())
     revision, compacted = counters["revision"], counters.get("compacted_revision", 0)
     if 0 < after < compacted or after > revision:
         raise CompactedError(

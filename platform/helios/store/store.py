@@ -37,7 +37,7 @@ def open_database(database: Database, *, clock: Clock) -> SqlStore:
     """Migrate the database where it needs it, and open the store on it. Raises `UnavailableError`."""
 
     def look() -> tuple[int, int]:
-        found: dict[str, int] = database.read(lambda one: dict(one.execute(_COUNTERS).tuples().all()))
+        found: dict[str, int] = database.read(lambda one: dict(one.execute(_COUNTERS).all()))
         return found.get("revision", 0), found.get("report_version", 0)
 
     try:

@@ -59,7 +59,7 @@ class Transaction:
         self.now = now
         self.writes = 0
         self._database = database
-        self._counters: dict[str, int] = dict(connection.execute(database.counters()).tuples().all())
+        self._counters: dict[str, int] = dict(connection.execute(database.counters()).all())
         self._began = dict(self._counters)
         self._records: dict[Key, Record | None] = {}
         self._keys: dict[str, IdempotencyKey | None] = {}
@@ -124,7 +124,7 @@ class Transaction:
         if self._tokens is None:
             leases = schema.leases
             query = sa.select(leases.c.name, leases.c.token)
-            self._tokens = dict(self.connection.execute(query).tuples().all())
+            self._tokens = dict(self.connection.execute(query).all())
         token = self._tokens.get(fence.lease, 0)
         if token != fence.token:
             raise FencedError(

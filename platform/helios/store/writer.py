@@ -7,7 +7,7 @@ commits once and hands every thread its own result or its own error.
 import copy
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -121,13 +121,15 @@ class Writer:
                 self._pass_on()
 
     def _settle(self, group: list[_Waiting[object]], *, again: bool = True) -> None:
-        """Give every operation of the group its result or its error."""
+        """Give every operation of the group its result or its error, where it has none yet."""
+        if not group:
+            return
         try:
             self._transact(group)
         except sa.exc.SQLAlchemyError as error:
-            # Nothing was committed. A connection that had been cut before is replaced, once.
-            if again and isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated:
-                self._settle(group, again=False)
+            # What has no result was not committed. A connection that had been cut before is replaced, once.
+            if again and self._database.lost(error):
+                self._settle([waiting for waiting in group if not waiting.done], again=False)
                 return
             meaning = self._database.translated(error)
             if isinstance(meaning, UnavailableError | NoSpaceError) or len(group) == 1:
@@ -145,7 +147,8 @@ class Writer:
     def _one_by_one(self, group: list[_Waiting[object]]) -> None:
         """One of these operations broke the transaction of all: let it break its own."""
         for waiting in group:
-            self._settle([waiting])
+            if not waiting.done:
+                self._settle([waiting])
 
     def _transact(self, group: list[_Waiting[object]]) -> None:
         with self._database.writer.connect() as connection:
@@ -162,20 +165,18 @@ class Writer:
                 if any(news):
                     self._database.announce(connection, revision=news[0], report_version=news[1])
                 self._commit(begun)
+                # At once: what is committed must not be tried again, whatever happens from here on.
+                _hand_out(results)
                 self._counters.heard(news[0] or 0, news[1] or 0)
             else:
                 begun.rollback()
-        for waiting, result, error in results:
-            if error is None:
-                waiting.succeed(result)
-            else:
-                waiting.fail(error)
+                _hand_out(results)
 
     def _commit(self, begun: sa.RootTransaction) -> None:
         try:
             begun.commit()
         except sa.exc.DBAPIError as error:
-            if not error.connection_invalidated:
+            if self._database.surely_rolled_back(error):
                 raise
             raise UnavailableError(
                 f"the store {self._database.name} was lost while it wrote: whether it did is not known",
@@ -193,8 +194,18 @@ def _run(operation: Operation[T], transaction: Transaction) -> tuple[T | None, H
         return None, error
 
 
+def _hand_out(results: Iterable[tuple[_Waiting[object], object, HeliosError | None]]) -> None:
+    for waiting, result, error in results:
+        if error is None:
+            waiting.succeed(result)
+        else:
+            waiting.fail(error)
+
+
 def _fail(group: list[_Waiting[object]], error: Exception, cause: BaseException | None) -> None:
     for waiting in group:
+        if waiting.done:
+            continue
         # Each thread raises its own: a traceback belongs to one.
         own = copy.copy(error) if len(group) > 1 else error
         own.__cause__ = cause

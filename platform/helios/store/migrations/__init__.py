@@ -48,7 +48,7 @@ def is_current(connection: sa.Connection, *, where: str) -> bool:
     """Whether the database needs no migration. Raises `UnavailableError` where this release cannot work with it."""
     if not _has(connection, "meta"):
         return False
-    values: dict[str, int] = dict(connection.execute(sa.select(schema.meta.c.key, schema.meta.c.value)).tuples().all())
+    values: dict[str, int] = dict(connection.execute(sa.select(schema.meta.c.key, schema.meta.c.value)).all())
     if values.get("schema_version", FIRST_SCHEMA_VERSION) != FIRST_SCHEMA_VERSION:
         raise _refusal(where, f"schema version {values['schema_version']}", f"version {FIRST_SCHEMA_VERSION}")
     if not _has(connection, "alembic_version"):
