@@ -43,7 +43,8 @@ def reconcile(machine: JobMachine, spec: JobSpec, jobs: Mapping[str, Record]) ->
     ending = record.deleting or record.status.get("cancelRequested")
     if machine.state is JobState.PENDING and not ending:
         machine.lead("ArrayStarted", f"makes {spec.array.size} jobs")
-    live = [name for name, job in members.items() if job.state not in TERMINAL]
+    # A member that is only now asked to run again still looks as it ended before.
+    live = [name for name, job in members.items() if job.state not in TERMINAL or job.status.get("rerunRequested")]
     if ending:
         asked.cancel = [name for name in live if not members[name].status.get("cancelRequested")]
     else:

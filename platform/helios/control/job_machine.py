@@ -90,7 +90,8 @@ class JobMachine(Machine):
         place = status.placement_of(decision, request)
         epoch = status.epoch(self.record) + 1
         message = f"{decision.reason} of cell {decision.cell}, epoch {epoch}"
-        fields = {"placement": place, "epoch": epoch, "admittedAt": timestamp(self.now), "heldOff": None}
+        fields: dict[str, Any] = {"placement": place, "epoch": epoch, "admittedAt": timestamp(self.now)}
+        fields["heldOff"] = None
         self._move(JobState.ADMITTED, "Admitted", message, **fields)
 
     def start(self) -> None:
