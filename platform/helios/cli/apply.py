@@ -9,9 +9,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from helios.cli.client import KINDS, Applied, Client, connect
+from helios.cli.client import KINDS, Applied, Client, Object, connect
 from helios.cli.output import Format, FormatOption, err, examples, out, show
-from helios.errors import InputError, Problem, SpecError
+from helios.errors import InputError, NotFoundError, Problem, SpecError
 
 if TYPE_CHECKING:
     from helios.spec import Loaded  # pydantic: only a command that reads documents pays for it
@@ -56,14 +56,16 @@ def load(files: Iterable[Path], *, only: Sequence[str] = ()) -> "list[Loaded]":
     return sorted(documents, key=lambda loaded: order.index(loaded.document.kind))
 
 
-def apply_all(client: Client, documents: "Iterable[Loaded]", *, console: Console) -> list[Applied]:
+def apply_all(client: Client, documents: "list[Loaded]", *, console: Console) -> list[Applied]:
     """Apply documents one after the other, with a line for each that is done.
 
     Raises:
-        SpecError: with file and line of what the control plane refused; what was said before is applied.
+        SpecError: with file and line of everything that the control plane refused; nothing is applied then.
     """
     from helios.spec import to_json
 
+    if len(documents) > 1:
+        preview_all(client, documents)
     applied = []
     for loaded in documents:
         try:
@@ -75,6 +77,38 @@ def apply_all(client: Client, documents: "Iterable[Loaded]", *, console: Console
         kind, name = loaded.document.kind.lower(), loaded.document.metadata.name
         console.print(f"{kind}/{escape(name)} [{style}]{done.result}[/{style}]", soft_wrap=True)
     return applied
+
+
+def preview_all(client: Client, documents: "list[Loaded]") -> list[Object]:
+    """Ask the control plane what it would do with each document as things are now.
+
+    What a document needs may stand in another of them; its preview then says so in `waitsFor`, and nothing else.
+
+    Raises:
+        SpecError: with everything that the control plane would refuse, each with its file and line.
+    """
+    from helios.spec import to_json
+
+    mine = {loaded.document.metadata.name for loaded in documents}
+    previews: list[Object] = []
+    problems: list[Problem] = []
+    for loaded in documents:
+        kind, name = loaded.document.kind, loaded.document.metadata.name
+        try:
+            preview = client.preview(to_json(loaded.document))
+        except NotFoundError as error:
+            if error.name not in mine - {name}:
+                raise
+            preview = {"result": "created", "waitsFor": error.name}
+        except SpecError as error:
+            if found := [placed(problem, loaded) for problem in error.problems if problem.value not in mine - {name}]:
+                problems += found
+                continue
+            preview = {"result": "created", "waitsFor": error.problems[0].value}
+        previews.append({"kind": kind, "name": name, **preview})
+    if problems:
+        raise SpecError(problems, hint="nothing was changed")
+    return previews
 
 
 def placed(problem: Problem, loaded: "Loaded") -> Problem:

@@ -37,6 +37,8 @@ KINDS: Mapping[str, str] = {
 }
 """Plural (as in URLs) by kind; written out so that `helios --help` need not import the spec."""
 
+PAGE = 1000
+"""Objects asked for at a time; the most that the API gives."""
 Object = dict[str, Any]
 
 
@@ -115,7 +117,8 @@ class Client:
     def pages(self, kind: str, *, selector: str = "", tenant: str = "", state: str = "") -> Iterator[Object]:
         """Pages of objects, each with `items` and the `revision` that it was read at."""
         wanted = {"labelSelector": selector, "tenant": tenant, "state": state}
-        params = {name: value for name, value in wanted.items() if value}
+        params: dict[str, Any] = {name: value for name, value in wanted.items() if value}
+        params["limit"] = PAGE
         while True:
             page = self._json("GET", f"/v1/{KINDS[kind]}", params=params)
             yield page
@@ -152,8 +155,8 @@ class Client:
         return self._json("POST", _path(kind, name, verb))
 
     def rerun(self, kind: str, name: str, *, everything: bool) -> Object:
-        """Try ended work again: from what failed, or everything as a new run."""
-        params = {"everything": str(everything).lower()}
+        """Try ended work again; a curriculum from what failed, or with everything as a new run."""
+        params = {"everything": "true"} if everything and kind == "Curriculum" else {}
         return self._json("POST", _path(kind, name, "rerun"), params=params)
 
     def cell_action(self, cell: str, verb: str, *, node: str = "", reason: str = "") -> Object:

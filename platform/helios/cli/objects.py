@@ -153,11 +153,10 @@ def _taken(wanted: _Wanted, event: StreamEvent, present: dict[str, Object]) -> t
     if event.event not in {"changed", "gone"}:
         return None
     item: Object = event.data
-    name = item["metadata"]["name"]
     if event.event == "changed" and wanted.has(item):
-        present[name] = item
+        present[item["metadata"]["name"]] = item
         return "changed", item
-    old = present.pop(name, None)
+    old = present.pop(item["metadata"]["name"] if event.event == "changed" else item["name"], None)
     return None if old is None else ("gone", old)
 
 

@@ -2,20 +2,16 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from helios.cli.apply import FilesArgument, load, placed
-from helios.cli.client import Client, Object, connect
+from helios.cli.apply import FilesArgument, load, preview_all
+from helios.cli.client import connect
 from helios.cli.explain import verdicts
 from helios.cli.output import Format, FormatOption, examples, show, table_of
-from helios.errors import NotFoundError, Problem, SpecError
-
-if TYPE_CHECKING:
-    from helios.spec import Loaded
 
 RESULT_STYLES = {"created": "green", "configured": "yellow"}
 _LONGEST_VALUE = 60
@@ -34,38 +30,6 @@ def plan(files: FilesArgument, how: FormatOption = Format.TABLE) -> None:
     with connect() as client:
         previews = preview_all(client, documents)
     show(previews, how, lambda: Group(*(part for item in previews for part in _parts(item))))
-
-
-def preview_all(client: Client, documents: "list[Loaded]") -> list[Object]:
-    """Ask the control plane what it would do with each document as things are now.
-
-    What a document needs may stand in another of them; its preview then says so in `waitsFor`, and nothing else.
-
-    Raises:
-        SpecError: with everything that the control plane would refuse, each with its file and line.
-    """
-    from helios.spec import to_json
-
-    mine = {loaded.document.metadata.name for loaded in documents}
-    previews: list[Object] = []
-    problems: list[Problem] = []
-    for loaded in documents:
-        kind, name = loaded.document.kind, loaded.document.metadata.name
-        try:
-            preview = client.preview(to_json(loaded.document))
-        except NotFoundError as error:
-            if error.name not in mine - {name}:
-                raise
-            preview = {"result": "created", "waitsFor": error.name}
-        except SpecError as error:
-            if found := [placed(problem, loaded) for problem in error.problems if problem.value not in mine - {name}]:
-                problems += found
-                continue
-            preview = {"result": "created", "waitsFor": error.problems[0].value}
-        previews.append({"kind": kind, "name": name, **preview})
-    if problems:
-        raise SpecError(problems, hint="nothing was changed")
-    return previews
 
 
 def _parts(preview: Mapping[str, Any]) -> Iterator[RenderableType]:
