@@ -1,184 +1,388 @@
 """The cell's agent: pulls what its cell is to run, sees to it, and says what it sees. Outbound only, level-triggered.
 
-1. desired   what is to run here, and what is to stop
+1. pull      what is to run here, and what is to stop; a call that waits, so that news arrive at once
 2. converge  start or stop each, then look at it; each on its own, so that one that hangs holds up nothing else
 3. strays    what this agent once started and nobody wants any more is looked at too
-4. report    nodes and all statuses, every time
+4. report    nodes and all statuses: when something changed, and every few seconds
+
+Pulling, reporting and pushing logs have threads of their own: a control plane that hangs, or is gone for hours, leaves
+the cell looked after as it was last told. Nothing is stopped because nobody can be asked.
 """
 
+import errno
 import logging
+import os
+import random
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 
-from helios.control import CellGateway, Desired, Stop
+from helios import __version__
+from helios.agent.findings import merged
+from helios.agent.launches import Launches, changed
+from helios.agent.logs import LogPusher
 from helios.durable import read_json, write_json
-from helios.errors import ConflictError, HeliosError, NotFoundError, UnavailableError
-from helios.ports import CellDriver, Launch, LaunchStatus, NodeObservation, Phase
+from helios.errors import ConflictError, FencedError, HeliosError, InputError, NoSpaceError, NotFoundError
+from helios.ports import AgentChannel, CellDriver, Clock, Desired, LaunchStatus, LogWant, NodeObservation, Session
+from helios.store import SystemClock
+from helios.wire import Key
 
 PATIENCE_S = 5.0
-"""How long a tick waits for slow calls; they go on, and their result is reported by a later tick."""
+"""How long `tick` waits for slow calls; they go on, and their result is reported by a later one."""
 EVERY_S = 1.0
-_OVER = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.STOPPED, Phase.ABSENT})
-_Key = tuple[str, int]
+"""How often a running agent looks at its cell."""
+HEARTBEAT_S = 4.0
+"""The longest silence of a healthy agent."""
+PROGRESS_S = 2.0
+"""How often progress alone is worth a report."""
+DEAF_S = 15.0
+"""An engine that takes longer to name its nodes does not answer."""
+PAUSED_S = 15.0
+"""An agent whose last pass is longer ago was paused, or its machine was; what it was told then is stale."""
+POLL_S = 20.0
+BACK_OFF_S = (0.5, 5.0)
+"""Shortest and longest pause after a call that failed."""
+_FOLLOW_S = 0.3
+_QUICK_S = 0.2
 _log = logging.getLogger(__name__)
+
+Nodes = tuple[NodeObservation, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What is to be said: the nodes, None where the engine does not answer, and every launch."""
+
+    nodes: Nodes
+    statuses: tuple[LaunchStatus, ...]
+
+    def urgent(self, before: "Observed") -> bool:
+        return self.nodes != before.nodes or changed(before.statuses, self.statuses)
 
 
 class CellAgent:
     """One cell's agent.
 
     Args:
-        state_dir: holds `agent.json`: the launches that live here as far as this agent knows. Epochs are fenced by the
-            driver, in whose engine they count.
+        state_dir: holds `agent.json`: this agent's generation, and the launches that live here as far as it knows.
+            Epochs are fenced by the driver, in whose engine they count. `nodes/` in it is where node agents write.
         patience_s: see `PATIENCE_S`.
+        poll_s: how long one call for news may wait.
     """
 
     def __init__(
         self,
-        gateway: CellGateway,
+        channel: AgentChannel,
         driver: CellDriver,
         *,
         cell: str,
         state_dir: Path,
         patience_s: float = PATIENCE_S,
+        poll_s: float = POLL_S,
+        clock: Clock | None = None,
     ) -> None:
         self.cell = cell
-        self._gateway = gateway
+        self._channel = channel
         self._driver = driver
         self._patience_s = patience_s
+        self._poll_s = poll_s
+        self._clock = clock or SystemClock()
         self._path = state_dir / "agent.json"
+        self._findings = state_dir / "nodes"
         data = read_json(self._path) or {}
-        self._live: set[_Key] = {(str(uid), int(epoch)) for uid, epoch in data.get("live", [])}
+        # At least the clock's second: an agent whose disk was lost, or that moved to another machine, is no less new.
+        self.generation = max(int(data.get("generation", 0)) + 1, int(self._clock.now()))
+        self._sequence = 0
+        live: frozenset[Key] = frozenset((str(uid), int(epoch)) for uid, epoch in data.get("live", []))
         self._pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix=f"cell-{cell}")
-        self._running: dict[_Key, Future[LaunchStatus]] = {}
-        self._seen: dict[_Key, LaunchStatus] = {}
-        self._stops: set[_Key] = set()
-        self._stale: set[_Key] = set()
-        self._nodes: Future[tuple[NodeObservation, ...] | None] | None = None
-        self._last_nodes: tuple[NodeObservation, ...] | None = None
+        self._launches = Launches(driver, self._pool, cell=cell, live=live)
+        self._remembered = live
+        self._keep(live)
+        _sync(state_dir)  # a generation that a power cut takes back would be used twice
+        self._answered = False
+        self._asking: Future[Nodes] | None = None
+        self._asked_at = float("-inf")
+        self._nodes: Nodes = None
+        # What the threads hand each other.
+        self._desired = Desired()
+        self._passed_at = time.monotonic()
+        self._wake = threading.Event()
+        self._outbox = Outbox()
+        self._replaced: ConflictError | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Tick whenever something is wanted, and once a second; returns when `stop` is set."""
-        known = Desired()
-        while not stop.is_set():
-            try:
-                self.tick()
-                known = self._gateway.wait(self.cell, known, EVERY_S)
-            except NotFoundError:
-                stop.wait(EVERY_S)  # the cell was taken away; it may come back
-            except HeliosError as error:
-                _log.warning("cell %s: %s", self.cell, error.message)
-                stop.wait(EVERY_S)
-            except Exception:  # noqa: BLE001  # a full disk, say: a cell must not go silent for it; all is seen again next tick
-                _log.exception("cell %s: a tick failed", self.cell)
-                stop.wait(EVERY_S)
-            else:
-                stop.wait(0.2)  # one change seldom comes alone
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Look after the cell until `stop` is set.
+
+        Raises:
+            FencedError: a later agent of this cell has begun. What runs goes on; it is the other's now.
+        """
+        ended = threading.Event()
+        helpers = [
+            threading.Thread(target=work, args=(ended,), name=f"{self.cell}-{work.__name__.strip('_')}", daemon=True)
+            for work in (self._pull, self._send, self._push_logs)
+        ]
+        self._passed_at = time.monotonic()
+        for helper in helpers:
+            helper.start()
+        try:
+            while not stop.is_set() and self._replaced is None:
+                self._wake.clear()
+                self._guarded(self._pass)
+                self._wake.wait(EVERY_S)
+                stop.wait(0.02)  # one change seldom comes alone
+        finally:
+            ended.set()
+            self._outbox.close()
+            for helper in helpers:
+                helper.join(timeout=1.0)  # one may sit in a call; it is a daemon, and holds nothing
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._replaced is not None:
+            _log.error("cell %s: another agent has taken over; what runs is left to it", self.cell)
+            raise FencedError(
+                f"another agent of cell {self.cell} has begun after this one: {self._replaced.message}",
+                hint="a cell has one agent; end the other one first, where this is the right one",
+            ) from self._replaced
 
     def tick(self) -> None:
-        """One pass. Raises `NotFoundError` for a cell that nobody applied."""
-        desired = self._gateway.desired(self.cell)
-        self._watch_nodes()
-        self._converge(desired)
-        wait([*self._running.values()], timeout=self._patience_s)
-        if self._nodes is not None:
-            wait([self._nodes], timeout=self._patience_s)
-        statuses = self._collect(desired)
-        self._remember(statuses)
-        self._gateway.report(self.cell, self._observed_nodes(), statuses)
+        """One pass, with everything in it, in the caller's thread.
 
-    def _converge(self, desired: Desired) -> None:
-        wanted: dict[_Key, Callable[[], None]] = {}
-        for launch in desired.launches:
-            wanted[launch.uid, launch.epoch] = _starting(self._driver, launch)
-        for stop in desired.stops:
-            wanted[stop.uid, stop.epoch] = _stopping(self._driver, stop)
-        self._distrust({(stop.uid, stop.epoch) for stop in desired.stops})
-        for key in self._live - wanted.keys():
-            wanted[key] = _looking
-        for key, act in wanted.items():
-            if key not in self._running:
-                self._running[key] = self._pool.submit(self._look, key, act)
+        Raises:
+            NotFoundError: nobody applied the cell.
+            ConflictError: a later agent of this cell has reported.
+        """
+        self._desired = self._channel.desired(self.cell)
+        self._watch_nodes(everything=True)
+        self._launches.converge(self._desired, everything=True)
+        self._launches.settle(self._patience_s)
+        if self._asking is not None:
+            wait([self._asking], timeout=self._patience_s)
+        self._report(self._observe())
 
-    def _distrust(self, stops: set[_Key]) -> None:
-        """Forget what was seen before a stop was asked for: `Absent` would confirm an end that nobody looked at."""
-        for key in stops - self._stops:
-            self._seen.pop(key, None)
-            if key in self._running:
-                self._stale.add(key)
-        self._stops = stops
+    def _pass(self) -> None:
+        """Begin what is due, and hand what was seen to the reporter where it is worth a report."""
+        now = time.monotonic()
+        if now - self._passed_at > PAUSED_S:
+            _log.warning("cell %s: this agent stood still for %.0f s", self.cell, now - self._passed_at)
+            self._desired = Desired()  # another may have acted meanwhile: nothing is started before it is asked anew
+        self._passed_at = now
+        self._watch_nodes(everything=False)
+        self._launches.converge(self._desired, done=self._wake.set)
+        self._launches.settle(_QUICK_S)
+        observed = self._observe()
+        if self._answered:  # before the engine was asked once, "no nodes" would be a guess
+            self._outbox.put(observed)
 
-    def _look(self, key: _Key, act: Callable[[], None]) -> LaunchStatus:
-        """Act on one launch and observe it; whatever goes wrong is said of this one alone."""
-        uid, epoch = key
-        try:
-            act()
-        except UnavailableError as error:
-            _log.info("cell %s: %s epoch %d: %s", self.cell, uid, epoch, error.message)
-        except ConflictError as error:
-            return LaunchStatus(uid=uid, epoch=epoch, phase=Phase.FAILED, reason="Fenced", message=error.message)
-        except Exception as error:  # noqa: BLE001  # one broken launch is reported and holds up no other
-            _log.exception("cell %s: %s epoch %d", self.cell, uid, epoch)
-            return LaunchStatus(uid, epoch, Phase.UNKNOWN, "AgentError", f"{type(error).__name__}: {error}")
-        try:
-            return self._driver.status(uid, epoch)
-        except Exception as error:  # noqa: BLE001  # the same: said of this launch, and seen again next tick
-            _log.exception("cell %s: status of %s epoch %d", self.cell, uid, epoch)
-            return LaunchStatus(uid, epoch, Phase.UNKNOWN, "AgentError", f"{type(error).__name__}: {error}")
+    def _observe(self) -> Observed:
+        desired = self._desired
+        if self._asking is not None:
+            if self._asking.done():
+                self._nodes, self._asking, self._answered = self._asking.result(), None, True
+            elif time.monotonic() - self._asked_at > DEAF_S:
+                self._nodes, self._answered = None, True
+        for heard in self._outbox.take_heard():
+            self._launches.heard(heard)
+        observed = Observed(self._nodes, self._launches.collect(desired))
+        self._remember(self._launches.live)
+        return observed
 
-    def _collect(self, desired: Desired) -> list[LaunchStatus]:
-        """Results that are there; for a call that still runs, what was seen last."""
-        for key in [key for key, future in self._running.items() if future.done()]:
-            result = self._running.pop(key).result()
-            if key in self._stale:
-                self._stale.discard(key)
+    def _report(self, observed: Observed) -> None:
+        self._sequence += 1
+        session = Session(self.generation, self._sequence, self._clock.now(), __version__)
+        self._channel.report(self.cell, observed.nodes, observed.statuses, session=session)
+        self._outbox.sent(observed)
+
+    # The helpers: one thread each ------------------------------------------------------------------------------------
+
+    def _pull(self, ended: threading.Event) -> None:
+        trouble = Trouble(self.cell, "is not told what is wanted")
+        while not ended.is_set():
+            try:
+                desired = self._channel.wait(self.cell, self._desired, self._poll_s)
+            except Exception as error:  # noqa: BLE001  # whatever it is, the cell goes on as it was told last
+                self._meet(error, trouble, ended)
             else:
-                self._seen[key] = result
-        launches = {(launch.uid, launch.epoch) for launch in desired.launches}
-        asked = launches | {(stop.uid, stop.epoch) for stop in desired.stops} | self._live
-        self._seen = {key: status for key, status in self._seen.items() if key in asked or key in self._running}
-        return list(self._seen.values())
+                trouble.over()
+                if desired != self._desired:
+                    self._desired = desired
+                    self._wake.set()
+                ended.wait(0.05)
 
-    def _remember(self, statuses: list[LaunchStatus]) -> None:
-        over = {(status.uid, status.epoch) for status in statuses if status.phase in _OVER}
-        alive = {(status.uid, status.epoch) for status in statuses if status.phase not in _OVER}
-        live = (self._live | alive) - over
-        if live != self._live:
-            self._live = live
-            write_json(self._path, {"live": sorted(live)})
+    def _send(self, ended: threading.Event) -> None:
+        trouble = Trouble(self.cell, "is not heard")
+        while not ended.is_set():
+            observed = self._outbox.next(ended)
+            if observed is None:
+                continue
+            try:
+                self._report(observed)
+            except ConflictError as error:
+                self._replaced = error
+                self._wake.set()
+                return
+            except Exception as error:  # noqa: BLE001  # the next report says all of it again
+                self._meet(error, trouble, ended)
+            else:
+                trouble.over()
 
-    def _watch_nodes(self) -> None:
-        if self._nodes is None:
-            self._nodes = self._pool.submit(self._ask_nodes)
+    def _push_logs(self, ended: threading.Event) -> None:
+        pusher = LogPusher(self._channel, self._driver, cell=self.cell)
+        trouble = Trouble(self.cell, "cannot hand in logs")
+        while not ended.wait(_FOLLOW_S):
+            wants: tuple[LogWant, ...] = self._desired.logs
+            try:
+                while pusher.push(wants) and not ended.is_set():
+                    wants = self._desired.logs
+            except Exception as error:  # noqa: BLE001  # one broken log, or a disk: seen again in the next round
+                self._meet(error, trouble, ended)
+            else:
+                trouble.over()
 
-    def _ask_nodes(self) -> tuple[NodeObservation, ...] | None:
+    def _meet(self, error: Exception, trouble: "Trouble", ended: threading.Event) -> None:
+        if ended.is_set():
+            return
+        trouble.met(error)
+        ended.wait(trouble.pause_s)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
         try:
-            return tuple(self._driver.nodes())
+            work()
+        except Exception:  # noqa: BLE001  # a full disk, say: a cell must not go silent for it; the next pass sees all
+            _log.exception("cell %s: a pass failed", self.cell)
+
+    # What the cell is -------------------------------------------------------------------------------------------------
+
+    def _watch_nodes(self, *, everything: bool) -> None:
+        now = time.monotonic()
+        if self._asking is None and (everything or now - self._asked_at >= EVERY_S):
+            self._asked_at = now
+            self._asking = self._pool.submit(self._ask_nodes)
+            self._asking.add_done_callback(lambda _: self._wake.set())
+
+    def _ask_nodes(self) -> Nodes:
+        try:
+            nodes: Sequence[NodeObservation] = self._driver.nodes()
         except HeliosError as error:
-            if self._last_nodes is not None:
+            if self._nodes is not None:
                 _log.warning("cell %s: %s", self.cell, error.message)
             return None
         except Exception:  # noqa: BLE001  # said as "the engine does not answer", with the reason in the log
             _log.exception("cell %s: its nodes cannot be seen", self.cell)
             return None
+        return merged(nodes, self._findings, now=self._clock.now())
 
-    def _observed_nodes(self) -> tuple[NodeObservation, ...] | None:
-        """The nodes as last seen, or None where the engine does not answer."""
-        if self._nodes is not None and self._nodes.done():
-            self._last_nodes = self._nodes.result()
-            self._nodes = None
-        return self._last_nodes
+    def _remember(self, live: frozenset[Key]) -> None:
+        """Write what lives here for the next agent; where that fails, again in the next pass."""
+        if live == self._remembered:
+            return
+        try:
+            self._keep(live)
+        except HeliosError as error:
+            _log.error("cell %s: %s", self.cell, error.message)  # no defect: a full disk, say
+        else:
+            self._remembered = live
+
+    def _keep(self, live: frozenset[Key]) -> None:
+        try:
+            write_json(self._path, {"generation": self.generation, "live": sorted(live)})
+        except OSError as error:
+            full = error.errno == errno.ENOSPC
+            raise (NoSpaceError if full else InputError)(f"{self._path} cannot be written: {error.strerror}") from error
 
 
-def _starting(driver: CellDriver, launch: Launch) -> Callable[[], None]:
-    return lambda: driver.start(launch)
+class Outbox:
+    """Between those who look and the one who reports: holds the newest observation, and knows when it is worth saying.
+
+    An observation is due at once where more than progress changed, and after a while in any case.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: Observed | None = None
+        self._last: Observed | None = None
+        self._last_at = float("-inf")
+        self._heard: list[tuple[LaunchStatus, ...]] = []
+
+    def put(self, observed: Observed) -> None:
+        with self._changed:
+            if self._is_due(observed):
+                self._waiting = observed
+                self._changed.notify_all()
+
+    def next(self, ended: threading.Event) -> Observed | None:
+        """Wait for one that is due, and take it; None after a while without."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting is not None or ended.is_set(), timeout=EVERY_S)
+            observed, self._waiting = self._waiting, None
+            return observed
+
+    def sent(self, observed: Observed) -> None:
+        """The control plane has heard this one."""
+        with self._changed:
+            self._last, self._last_at = observed, time.monotonic()
+            self._heard.append(observed.statuses)
+
+    def take_heard(self) -> list[tuple[LaunchStatus, ...]]:
+        """The statuses of reports that were heard since the last call."""
+        with self._changed:
+            heard, self._heard = self._heard, []
+            return heard
+
+    def close(self) -> None:
+        """Wake whoever waits."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _is_due(self, observed: Observed) -> bool:
+        if self._last is None:
+            return True
+        silent = time.monotonic() - self._last_at
+        if silent >= HEARTBEAT_S or observed.urgent(self._last):
+            return True
+        return silent >= PROGRESS_S and observed.statuses != self._last.statuses
 
 
-def _stopping(driver: CellDriver, stop: Stop) -> Callable[[], None]:
-    return lambda: driver.stop(stop.uid, stop.epoch, grace_s=stop.grace_s)
+class Trouble:
+    """Says once that something does not work, and once that it does again; the pauses between tries grow."""
+
+    def __init__(self, cell: str, what: str) -> None:
+        self._cell = cell
+        self._what = what
+        self._since: float | None = None
+        self._said = ""
+        self._next_s = BACK_OFF_S[0]
+
+    @property
+    def pause_s(self) -> float:
+        """Drawn, so that a fleet of agents does not come back all at once."""
+        pause = self._next_s * random.uniform(0.5, 1.0)
+        self._next_s = min(self._next_s * 2, BACK_OFF_S[1])
+        return pause
+
+    def met(self, error: Exception) -> None:
+        self._since = self._since or time.monotonic()
+        said = f"{type(error).__name__}: {error}"
+        if said == self._said:
+            return
+        self._said = said
+        if isinstance(error, NotFoundError):
+            _log.warning("cell %s: nobody has applied it; it may come back (%s)", self._cell, error.message)
+        elif isinstance(error, HeliosError):
+            _log.warning("cell %s %s: %s", self._cell, self._what, error.message)
+        else:
+            _log.error("cell %s %s", self._cell, self._what, exc_info=error)
+
+    def over(self) -> None:
+        if self._since is not None:
+            _log.info("cell %s: works again after %.0f s", self._cell, time.monotonic() - self._since)
+        self._since, self._said, self._next_s = None, "", BACK_OFF_S[0]
 
 
-def _looking() -> None:
-    """A launch that nobody asks for is only looked at; the control plane decides whether it must stop."""
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

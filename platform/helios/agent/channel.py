@@ -1,6 +1,7 @@
 """The agent's way to a control plane elsewhere: outbound HTTPS, with the cell's token. Nothing connects to a cell."""
 
 import gzip
+import logging
 import ssl
 import time
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,10 @@ ANSWER_S = 20.0
 MAX_WAIT_S = 30.0
 """Longest poll that the API takes."""
 PACK_FROM_BYTES = 4096
+SKEW_S = 30.0
+"""Clocks further apart than this are told of."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_log = logging.getLogger(__name__)
 _PLAIN: dict[str, type[HeliosError]] = {"NotFound": InputError, "Spec": InputError}
 """Codes whose own errors carry more than a message, where an answer came without it."""
 
@@ -38,7 +42,8 @@ class HttpChannel:
     """`AgentChannel` over HTTP. Every failure is an error of our tree; trying again is its caller's business.
 
     Args:
-        url: where the control plane answers (`https://helios.example:8600`).
+        url: where the control plane answers (`https://helios.example:8600`); several replicas, separated by commas,
+            are used in turn: the next one where one does not answer.
         token: the cell's own.
         ca_file: certificates to trust besides the machine's; TLS is always verified.
     """
@@ -53,19 +58,21 @@ class HttpChannel:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         """Raises `InputError` for what is no URL, and for certificates that cannot be read."""
-        self.url = url.rstrip("/")
+        self._urls = [one.strip().rstrip("/") for one in url.split(",")]
+        self._at = 0
         self._answer_s = answer_s
         self._launches: dict[str, dict[wire.Key, Launch]] = {}
         self.skew_s: float | None = None
         """The server's clock less ours, seconds, to the nearest one; None before the first answer."""
-        _check_url(self.url)
+        for one in self._urls:
+            _check_url(one)
         try:
             self._http = httpx.Client(
-                base_url=self.url,
                 headers={"Authorization": f"Bearer {token}", "User-Agent": f"helios-agent/{__version__}"},
                 timeout=httpx.Timeout(answer_s, connect=CONNECT_S),
                 verify=_trusted(ca_file),
-                trust_env=httpx.URL(self.url).host not in _LOOPBACK,  # no proxy leads back to this machine
+                # No proxy leads back to this machine.
+                trust_env=not all(httpx.URL(one).host in _LOOPBACK for one in self._urls),
                 transport=transport,
             )
         except (httpx.InvalidURL, UnicodeEncodeError) as error:
@@ -79,6 +86,11 @@ class HttpChannel:
 
     def close(self) -> None:
         self._http.close()
+
+    @property
+    def url(self) -> str:
+        """The replica that is asked now."""
+        return self._urls[self._at]
 
     def desired(self, cell: str) -> Desired:
         """What the cell is to run now."""
@@ -109,9 +121,13 @@ class HttpChannel:
         headers = {"Content-Type": "application/octet-stream"}
         self._request("PUT", _path(cell, "logs", uid, str(epoch)), params=params, content=data, headers=headers)
 
-    def cell(self, name: str) -> dict[str, Any]:
-        """The cell's document as the control plane has it. Raises like the rest."""
-        return self._json(self._request("GET", f"/v1/cells/{quote(name, safe='')}"))
+    def document(self, cell: str) -> dict[str, Any]:
+        """The cell as the control plane has it. Raises like the rest."""
+        answer = self._json(self._request("POST", _path(cell, "desired"), json={"document": True}))
+        document = answer.get("cell")
+        if not isinstance(document, dict):
+            raise EngineError(f"{self.url} answered without the cell's document")
+        return document
 
     def _desired(self, cell: str, *, known: str, timeout: float) -> Desired:
         have = self._launches.get(cell, {})
@@ -126,19 +142,26 @@ class HttpChannel:
         return desired
 
     def _request(self, method: str, path: str, *, wait_s: float = 0.0, **options: Any) -> httpx.Response:
-        limit = httpx.Timeout(self._answer_s + wait_s, connect=CONNECT_S)
         try:
-            response = self._http.request(method, path, timeout=limit, **options)
+            return self._ask(method, path, wait_s=wait_s, **options)
+        except UnavailableError:
+            self._at = (self._at + 1) % len(self._urls)
+            raise
+
+    def _ask(self, method: str, path: str, *, wait_s: float, **options: Any) -> httpx.Response:
+        url, limit = self.url, httpx.Timeout(self._answer_s + wait_s, connect=CONNECT_S)
+        try:
+            response = self._http.request(method, url + path, timeout=limit, **options)
         except httpx.TimeoutException as error:
-            raise UnavailableError(f"the control plane at {self.url} did not answer in time") from error
+            raise UnavailableError(f"the control plane at {url} did not answer in time") from error
         except httpx.TransportError as error:
-            raise UnavailableError(f"the control plane at {self.url} cannot be reached: {error}") from error
+            raise UnavailableError(f"the control plane at {url} cannot be reached: {error}") from error
         except httpx.HTTPError as error:
-            raise UnavailableError(f"{self.url} answered what is not HTTP: {error}") from error
+            raise UnavailableError(f"{url} answered what is not HTTP: {error}") from error
         self._compare_clocks(response)
         if response.is_success:
             return response
-        raise error_of(response.status_code, _problem(response), url=self.url)
+        raise error_of(response.status_code, _problem(response), url=url)
 
     def _json(self, response: httpx.Response) -> dict[str, Any]:
         try:
@@ -154,7 +177,13 @@ class HttpChannel:
             date = parsedate_to_datetime(response.headers["date"])
         except (KeyError, ValueError):
             return  # a proxy may leave it out; the control plane compares clocks, too
-        self.skew_s = float(round(date.timestamp() - time.time()))
+        skew = date.timestamp() - time.time()
+        if (abs(skew) > SKEW_S) != (abs(self.skew_s or 0.0) > SKEW_S):
+            if abs(skew) > SKEW_S:
+                _log.warning("the clock of this machine is %+.0f s from the control plane's; set one of them", -skew)
+            else:
+                _log.info("the clock of this machine agrees with the control plane's again")
+        self.skew_s = float(round(skew))
 
 
 def error_of(status: int, problem: Mapping[str, Any], *, url: str) -> HeliosError:

@@ -1,6 +1,7 @@
 """Routes of the cells' agents: what is to run, what they see, and log bytes that somebody reads."""
 
 import zlib
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, Any
 
@@ -34,16 +35,24 @@ class DesiredRequest(BaseModel):
     """Launches (uid, epoch) whose spec the agent has; they come without it."""
     wait: float = Field(default=0.0, ge=0, le=MAX_WAIT_S)
     """Seconds to wait for something new."""
+    document: bool = False
+    """Answer with the cell's own document, too."""
 
 
-def agent_router(gateway: AgentChannel) -> APIRouter:
-    """Routes under `/v1/agents/{cell}`, for the agent of that cell alone."""
+def agent_router(gateway: AgentChannel, *, document: Callable[[str], Mapping[str, Any]]) -> APIRouter:
+    """Routes under `/v1/agents/{cell}`, for the agent of that cell alone.
+
+    Args:
+        gateway: what they are a way to.
+        document: a cell as it was applied, by name; raises `NotFoundError`.
+    """
     router = APIRouter(prefix="/v1/agents/{cell}", tags=["Agents"])
 
     @router.post("/desired", summary="What the cell is to run, to stop, and whose logs are wanted; waits for a change")
     async def desired(cell: str, asked: Annotated[DesiredRequest, Body()], request: Request) -> dict[str, Any]:
         found = await _until(gateway, cell, asked, request)
-        return await anyio.to_thread.run_sync(partial(wire.desired_to_json, found, have=asked.have))
+        answer = await anyio.to_thread.run_sync(partial(wire.desired_to_json, found, have=asked.have))
+        return answer | ({"cell": await anyio.to_thread.run_sync(document, cell)} if asked.document else {})
 
     @router.post(
         "/report",
