@@ -14,6 +14,7 @@ from helios import __version__
 from helios.cli import (
     actions,
     admin,
+    agents,
     apply,
     embedded,
     events,
@@ -24,6 +25,7 @@ from helios.cli import (
     objects,
     planning,
     queued,
+    server,
     serving,
     specs,
     submit,
@@ -39,7 +41,7 @@ MODULES = (
     *(apply, planning, objects),
     *(submit, queued, actions, explain, logs, events),
     *(serving, generate),
-    *(fleet, tenants, usage, tokens, admin),
+    *(fleet, tenants, usage, tokens, admin, server, agents),
 )
 """In the order of `helios --help`."""
 PLUGINS = "helios.commands"
