@@ -180,6 +180,14 @@ def step(before: Record | None, after: Record, now: float) -> tuple[Record, tupl
     return (after.with_status(allocation=ledger.to_json()) if changed and ledger else after), tuple(rows)
 
 
+def next_due(record: Record) -> float | None:
+    """When its silence turns idle, so that it is to be looked at though nothing happens; seconds since the epoch."""
+    ledger = Ledger.of(record)
+    if ledger is None or ledger.closed_at is not None or ledger.bucket not in _WORK or ledger.stepped_at is None:
+        return None
+    return ledger.stepped_at + IDLE_AFTER_S
+
+
 def _held(record: Record) -> Mapping[str, Any] | None:
     over = record.kind == "Job" and record.state in TERMINAL
     return None if over else status.placement(record)

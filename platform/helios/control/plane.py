@@ -11,6 +11,7 @@ from helios.control.explaining import explain, preview, queue
 from helios.control.gateway import CellGateway
 from helios.control.index import Index
 from helios.control.leader import TERM_S, Elector
+from helios.control.measuring import Measures
 from helios.control.reconciling import Reconciler
 from helios.control.requests import DEFAULT_TENANT
 from helios.control.watching import Watcher
@@ -19,6 +20,7 @@ from helios.ports import Clock, Tracker
 from helios.scheduler import Decision, schedule
 from helios.spec import AnyDocument, Tenant, from_json
 from helios.store import Fence, Gone, Lease, Mirror, Record, Store, SystemClock
+from helios.telemetry import metrics
 
 LEASE = "control"
 IDLE_TICK_S = 1.0
@@ -63,11 +65,13 @@ class ControlPlane:
         self.mirror.subscribe(self._on_change)
         self.gateway = CellGateway(store, self.mirror, self._index, on_report=self._wake.set)
         self._watcher = Watcher(self._clock)
+        self._measures = Measures(mirror=self.mirror, index=self._index, watcher=self._watcher, clock=self._clock)
         self._reconciler = Reconciler(
             store,
             mirror=self.mirror,
             index=self._index,
             watcher=self._watcher,
+            measures=self._measures,
             clock=self._clock,
             tracker=tracker,
             executor=executor,
@@ -111,6 +115,7 @@ class ControlPlane:
         decisions: Sequence[Decision] = schedule(self._index.snapshot(now))
         took = time.perf_counter() - began
         self._scheduled_version = version
+        metrics.observe_decisions(len(decisions), took)
         self._reconciler.carry_out(decisions, pool)
         if pool is not None:  # by itself it paces itself; a test that ticks decides every time
             self._not_before = time.monotonic() + CYCLE_SHARE * took
@@ -157,13 +162,23 @@ class ControlPlane:
 
     def _lead(self, writes: Store, stop: threading.Event) -> None:
         self._begin(writes)
+        self._measures.begin(self._store)
+        try:
+            self._loop(stop)
+        finally:
+            self._measures.end()
+
+    def _loop(self, stop: threading.Event) -> None:
         listener = threading.Thread(target=self._listen, args=(stop,), name="helios-reports", daemon=True)
         listener.start()
         with ThreadPoolExecutor(WORKERS, thread_name_prefix="helios-reconcile") as pool:
             while not stop.is_set():
                 self._wake.clear()
+                began = time.perf_counter()
                 try:
                     self.tick(pool)
+                    self._measures.publish()
+                    metrics.observe_cycle(time.perf_counter() - began)
                 except FencedError:
                     raise
                 except Exception:  # noqa: BLE001 - the loop outlives whatever one pass met; the next looks at it again

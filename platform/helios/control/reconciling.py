@@ -14,6 +14,7 @@ from helios.control.array import Asked
 from helios.control.gateway import report_of
 from helios.control.index import KINDS, Index
 from helios.control.job_machine import TERMINAL, JobMachine
+from helios.control.measuring import Measures
 from helios.control.owners import makes_jobs
 from helios.control.parsed import Specs
 from helios.control.requests import request_cancel, work_of
@@ -47,6 +48,7 @@ class Reconciler:
         mirror: Mirror,
         index: Index,
         watcher: Watcher,
+        measures: Measures,
         clock: Clock,
         tracker: Tracker | None,
         executor: Executor | None,
@@ -55,6 +57,7 @@ class Reconciler:
         self._mirror = mirror
         self._index = index
         self._watcher = watcher
+        self._measures = measures
         self._clock = clock
         self._specs = Specs()
         self._closer = RunCloser(tracker, clock, executor)
@@ -326,7 +329,9 @@ class Reconciler:
             after, rows = accounting.step(before, after, self._clock.now())
         if after == before and not events and not rows:
             return after
-        return self._store.save(after, events=events, allocations=rows)
+        saved = self._store.save(after, events=events, allocations=rows)
+        self._measures.saved(before, saved, rows)
+        return saved
 
     def _tell(self, record: Record, error: Exception) -> None:
         """Log every failure; write an event only for a new one, or a broken record would fill the log of events."""

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helios.control import job, service, status
-from helios.control.accounting import IDLE_AFTER_S, Bucket, Meter, step, usage
+from helios.control.accounting import IDLE_AFTER_S, Bucket, Meter, next_due, step, usage
 from helios.control.fleet import job_waits, service_waits
 from helios.control.job import Surroundings
 from helios.control.job_machine import JobMachine
@@ -349,6 +349,23 @@ def test_idle_pass_writes_nothing() -> None:
     after, rows = step(walk.record, walk.record, walk.now)
     assert after is walk.record
     assert rows == ()
+
+
+def test_silence_has_a_moment_to_look_at() -> None:
+    """A job at work is due when its silence turns idle; one that is idle, silent by nature or over is not."""
+    walk = Walk()
+    walk.run(phase="training", step=1)
+    assert next_due(walk.record) == NOON + IDLE_AFTER_S
+    walk.wait(IDLE_AFTER_S)
+    walk.reconcile()
+    assert (walk.bucket, next_due(walk.record)) == ("idle", None)
+    walk.see(Phase.RUNNING, phase="training", step=2)
+    assert next_due(walk.record) == NOON + 2 * IDLE_AFTER_S
+    walk.see(Phase.SUCCEEDED)
+    assert next_due(walk.record) is None
+    silent = Walk()
+    silent.run()
+    assert next_due(silent.record) is None
 
 
 def test_other_kinds_hold_nothing() -> None:
