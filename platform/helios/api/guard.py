@@ -1,25 +1,57 @@
-"""What stands before every route: the bearer token and the size of the body. Deny by default."""
+"""What stands before every route: who calls, how often, and how large the body is. Deny by default."""
 
-import hmac
+import logging
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
 
+import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from helios.api.problems import problem
+from helios.api.auth import Authenticator
+from helios.api.limits import Buckets, Limits
+from helios.api.problems import of_error, problem
+from helios.api.roles import ROUTES, Permission, Principal
+from helios.errors import HeliosError, TooLargeError
+from helios.telemetry import metrics
 
-OPEN_PATHS = frozenset({"/healthz"})
+OPEN_PATHS = frozenset(path for (_, path), permission in ROUTES.items() if permission is Permission.OPEN)
 MAX_BODY_BYTES = 2 * 2**20
 """A document of two million characters is a mistake; uploads of media go to services, never here."""
+MAX_REPORT_BYTES = 32 * 2**20
+"""What an agent of thousands of nodes may say at once."""
+SCOPE_KEY = "helios"
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What is known of a request before its route is: under `SCOPE_KEY` in its scope."""
+
+    request_id: str
+    principal: Principal | None = None
 
 
 class Guard:
-    """ASGI middleware: whatever is not in `OPEN_PATHS` needs the token, routes that do not exist included."""
+    """ASGI middleware: whatever is not in `OPEN_PATHS` needs a token, routes that do not exist included."""
 
-    def __init__(self, app: ASGIApp, *, token: str, max_body_bytes: int = MAX_BODY_BYTES) -> None:
-        if not token:
-            raise ValueError("an API without a token would be open to everybody on this machine")
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        authenticator: Authenticator,
+        limits: Limits = Limits(),  # noqa: B008  # frozen
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
         self._app = app
-        self._expected = f"Bearer {token}".encode()
+        self._authenticator = authenticator
         self._max_body_bytes = max_body_bytes
+        self._people = Buckets(limits.people)
+        self._agents = Buckets(limits.agents)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -27,39 +59,94 @@ class Guard:
                 await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        if scope["path"] not in OPEN_PATHS and not self._known(headers.get(b"authorization", b"")):
-            await problem(
-                401,
-                code="Unauthorized",
-                detail="this needs the control plane's bearer token",
-                hint="the CLI reads it from .helios/token, or from HELIOS_TOKEN",
-                headers={"WWW-Authenticate": "Bearer"},
-            )(scope, receive, send)
-            return
-        body = await self._read(headers.get(b"content-length", b""), receive)
-        if body is None:
-            detail = f"a request may have {self._max_body_bytes} bytes at most"
-            await problem(413, code="TooLarge", detail=detail, headers={"Connection": "close"})(scope, receive, send)
-            return
-        await self._app(scope, _replay(body, receive), send)
+        context = Context(_request_id(headers))
+        answer = _Answering(send, scope, context.request_id)
+        scope[SCOPE_KEY] = context
+        with structlog.contextvars.bound_contextvars(request_id=context.request_id):
+            try:
+                await self._pass(scope, receive, answer, headers)
+            except HeliosError as error:
+                await of_error(error)(scope, receive, answer)
+            except Exception:
+                _log.exception("%s %s failed", scope["method"], scope["path"])
+                if answer.begun:
+                    raise  # half an answer is out; only an end of the connection can still say that it is none
+                await problem(
+                    500,
+                    code="Internal",
+                    detail="HELIOS has a defect here; the server's log has the details under this request id",
+                )(scope, receive, answer)
 
-    def _known(self, given: bytes) -> bool:
-        return hmac.compare_digest(given, self._expected)
+    async def _pass(self, scope: Scope, receive: Receive, answer: "_Answering", headers: Mapping[bytes, bytes]) -> None:
+        limit = self._max_body_bytes
+        if scope["path"] not in OPEN_PATHS:
+            principal = await self._authenticator.principal(headers.get(b"authorization", b""))
+            scope[SCOPE_KEY] = Context(answer.request_id, principal)
+            seconds = (self._agents if principal.is_agent else self._people).take(principal.credential)
+            if seconds:
+                await _slow_down(seconds)(scope, receive, answer)
+                return
+            limit = MAX_REPORT_BYTES if principal.is_agent else limit
+        body = await _read(headers.get(b"content-length", b""), receive, limit)
+        await self._app(scope, _replay(body, receive), answer)
 
-    async def _read(self, length: bytes, receive: Receive) -> bytes | None:
-        """Return the whole body, or None where it is over the limit; a stated length is refused before it is sent."""
-        if length.isdigit() and int(length) > self._max_body_bytes:
-            return None
-        body = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return bytes(body)
-            body += message.get("body", b"")
-            if len(body) > self._max_body_bytes:
-                return None
-            if not message.get("more_body", False):
-                return bytes(body)
+
+class _Answering:
+    """Sends an answer with its request id, and knows whether it has begun."""
+
+    def __init__(self, send: Send, scope: Scope, request_id: str) -> None:
+        self._send = send
+        self._scope = scope
+        self._since = time.perf_counter()
+        self.request_id = request_id
+        self.begun = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.begun = True
+            route = self._scope.get("route")
+            metrics.observe_request(
+                route="" if route is None else route.path,
+                method=self._scope["method"] if route is not None else "",
+                status=message["status"],
+                seconds=time.perf_counter() - self._since,
+            )
+            message["headers"] = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
+        await self._send(message)
+
+
+def _request_id(headers: Mapping[bytes, bytes]) -> str:
+    given = headers.get(b"x-request-id", b"")
+    return given.decode() if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _slow_down(seconds: float) -> ASGIApp:
+    retry_after = max(1, -int(-seconds // 1))
+    return problem(
+        429,
+        code="TooMany",
+        detail=f"this token asks too often; try again in {retry_after} s",
+        headers={"Retry-After": str(retry_after)},
+    )
+
+
+async def _read(length: bytes, receive: Receive, limit: int) -> bytes:
+    """Return the whole body; one that says it is over the limit is refused before it is sent."""
+    refusal = TooLargeError(f"a request may have {limit} bytes at most")
+    if length.isdigit() and int(length) > limit:
+        raise refusal
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return b"".join(parts)
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > limit:
+            raise refusal
+        if not message.get("more_body", False):
+            return b"".join(parts)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -1,106 +1,153 @@
-"""Routes of the objects: apply, list, watch, get, delete, explain; and the actions that some kinds have."""
+"""Routes of the objects: apply, list, get, delete, explain."""
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Query, Response
+import anyio.to_thread
+from fastapi import FastAPI, Header, Query, Request, Response
 
-from helios.api.views import history
-from helios.api.waiting import MAX_INTEGER, Wait, until
-from helios.control import ControlPlane, request_cancel, request_delete, request_redeploy, request_rerun
+from helios.api import openapi
+from helios.api.answers import Answer, read_json
+from helios.api.caller import Caller, Calling
+from helios.api.events import history
+from helios.api.hub import Hubs, waited
+from helios.api.listing import MAX_PAGE, Filters, Page, labels_of, page_of
+from helios.api.roles import WRITES
+from helios.api.waiting import MAX_INTEGER, Wait
+from helios.control import ControlPlane, request_delete
 from helios.control import apply as admit
-from helios.errors import InputError, Problem, SpecError
-from helios.spec import AnyDocument, configs, from_json
-from helios.store import Change, Record, Store
+from helios.errors import ConflictError, Problem, SpecError
+from helios.spec import PLURALS, AnyDocument, configs, from_json, to_json
+from helios.store import Change
 
-MAX_PAGE = 1000
 LAST_EVENTS = 50
 
-Object = dict[str, Any]
-Document = Annotated[dict[str, Any], Body(description="One document, as in YAML.")]
 Selector = Annotated[str, Query(alias="labelSelector", description="Labels, as in team=avatar,tier=gold.")]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 After = Annotated[str, Query(description="The `next` of the page before.")]
+Tenant = Annotated[str, Query(description="Only what belongs to this tenant.")]
+State = Annotated[str, Query(description="Only what is in this state, as in Running.")]
 Revision = Annotated[int | None, Query(ge=0, le=MAX_INTEGER, description="Only what changed after this revision.")]
-Everything = Annotated[bool, Query(description="Begin a new run; else go on where it failed.")]
+DryRun = Annotated[bool, Query(alias="dryRun", description="Say what would happen, and write nothing.")]
 Key = Annotated[str, Header(alias="Idempotency-Key", max_length=200)]
 
 
-def object_router(control: ControlPlane, *, kind: str, plural: str) -> APIRouter:
+def add_object_routes(app: FastAPI, control: ControlPlane, hubs: Hubs) -> None:
     """Routes that every kind has, under `/v1/<plural>`."""
-    router = APIRouter(prefix=f"/v1/{plural}", tags=[kind])
-    store = control.store
+    for kind, plural in PLURALS.items():
+        _add_reading(app, control, hubs, kind=kind, plural=plural)
+        _add_writing(app, control, kind=kind, plural=plural)
 
-    @router.put("/{name}", summary=f"Create or change a {kind}")
-    def apply(name: str, document: Document, response: Response, idempotency_key: Key = "") -> Object:
-        applied = admit(store, _checked(document, kind, name), idempotency_key=idempotency_key)
-        response.status_code = 201 if applied.change is Change.CREATED else 200
-        response.headers["Helios-Result"] = applied.change.value
-        return applied.record.document()
 
-    @router.get("", summary=f"List {plural}, or wait for one to change (`watch`)")
-    async def many(
-        selector: Selector = "", limit: Limit = 500, after: After = "", watch: Revision = None, wait: Wait = 0.0
-    ) -> Object:
-        labels = _labels(selector)
+def _add_reading(app: FastAPI, control: ControlPlane, hubs: Hubs, *, kind: str, plural: str) -> None:
+    @app.get(
+        f"/v1/{plural}",
+        summary=f"List {plural}, or wait for one to change (`watch`)",
+        tags=[kind],
+        responses=openapi.answers(openapi.page_of(kind), errors=(400, 422)),
+    )
+    async def many(  # noqa: PLR0917  # FastAPI calls by name
+        caller: Calling,
+        selector: Selector = "",
+        tenant: Tenant = "",
+        state: State = "",
+        limit: Limit = 500,
+        after: After = "",
+        watch: Revision = None,
+        wait: Wait = 0.0,
+    ) -> Response:
+        filters = Filters(kind, labels_of(selector), tenant=tenant, state=state, changed_after=watch)
 
-        def look() -> tuple[int, list[Record]]:
-            revision = store.revision()
-            records = [record for record in store.records(kind, labels=labels) if record.name > after]
-            return revision, [record for record in records if watch is None or record.resource_version > watch]
+        def look() -> Page:
+            return page_of(caller, filters, after=after, limit=limit)
 
-        revision, records = await until(store, look, found=lambda seen: watch is None or bool(seen[1]), wait_s=wait)
-        page = records[:limit]
-        more = page[-1].name if len(records) > limit else None
-        return {"revision": revision, "items": [record.document() for record in page], "next": more}
+        if watch is None:
+            page = await anyio.to_thread.run_sync(look)
+        else:
+            page = await _until(hubs, look, wait)
+        return Answer(page.document())
 
-    @router.get("/{name}", summary=f"Get a {kind}")
-    def one(name: str) -> Object:
-        return store.get(kind, name).document()
+    @app.get(
+        f"/v1/{plural}/{{name}}",
+        summary=f"Get a {kind}",
+        tags=[kind],
+        responses=openapi.answers(openapi.ref(kind), errors=(404,)),
+    )
+    async def one(name: str, caller: Calling) -> Response:
+        record = await anyio.to_thread.run_sync(caller.get, kind, name)
+        return Answer(record.document())
 
-    @router.delete("/{name}", summary=f"Delete a {kind}; what runs is stopped first", status_code=202)
-    def delete(name: str) -> Object:
-        return request_delete(store, kind, name).document()
-
-    @router.get("/{name}/explain", summary=f"Why a {kind} is where it is, and what would move it")
-    def explain(name: str) -> Object:
+    @app.get(
+        f"/v1/{plural}/{{name}}/explain",
+        summary=f"Why a {kind} is where it is, and what would move it",
+        tags=[kind],
+        responses=openapi.answers(openapi.ref("Explanation"), errors=(404,)),
+    )
+    def explain(name: str, caller: Calling) -> Response:
+        record = caller.get(kind, name)
         why = control.explain(name, kind)
         stage_job = (why.get("job") or {}).get("name")
-        happened = list(history(store, kind, name))
+        happened = list(history(control.store, kind, name, uid=record.uid, last=LAST_EVENTS))
         if stage_job:
-            happened += history(store, "Job", stage_job)
-        return {**why, "events": sorted(happened, key=lambda event: event["number"])[-LAST_EVENTS:]}
-
-    return router
-
-
-def action_router(store: Store) -> APIRouter:
-    """The verbs of jobs, curricula and services."""
-    router = APIRouter(prefix="/v1", tags=["Actions"])
-
-    @router.post("/jobs/{name}/cancel", status_code=202)
-    def cancel_job(name: str) -> Object:
-        return request_cancel(store, "Job", name).document()
-
-    @router.post("/curricula/{name}/cancel", status_code=202)
-    def cancel_curriculum(name: str) -> Object:
-        return request_cancel(store, "Curriculum", name).document()
-
-    @router.post("/jobs/{name}/rerun", status_code=202)
-    def rerun_job(name: str) -> Object:
-        return request_rerun(store, name, kind="Job").document()
-
-    @router.post("/curricula/{name}/rerun", status_code=202)
-    def rerun_curriculum(name: str, everything: Everything = False) -> Object:
-        return request_rerun(store, name, from_failed=not everything).document()
-
-    @router.post("/services/{name}/redeploy", status_code=202)
-    def redeploy_service(name: str) -> Object:
-        return request_redeploy(store, name).document()
-
-    return router
+            job = control.mirror.find("Job", stage_job)
+            happened += history(control.store, "Job", stage_job, uid=job.uid, last=LAST_EVENTS) if job else ()
+        events = sorted(happened, key=lambda event: event["number"])[-LAST_EVENTS:]
+        return Answer({**why, "events": events})
 
 
-def _checked(body: Object, kind: str, name: str) -> AnyDocument:
+def _add_writing(app: FastAPI, control: ControlPlane, *, kind: str, plural: str) -> None:
+    @app.put(
+        f"/v1/{plural}/{{name}}",
+        summary=f"Create or change a {kind}",
+        tags=[kind],
+        responses=openapi.applied(kind),
+        openapi_extra=openapi.body(openapi.ref(f"{kind}Document")),
+    )
+    async def apply(
+        name: str, request: Request, caller: Calling, dry_run: DryRun = False, idempotency_key: Key = ""
+    ) -> Response:
+        body = await read_json(request)
+
+        def work() -> Response:
+            document = _checked(body, kind, name)
+            _check_authority(caller, document)
+            if dry_run:
+                return Answer({"object": to_json(document), **control.preview(document)})
+            key = caller.own_key(idempotency_key) if idempotency_key else ""
+            applied = admit(caller.store, document, idempotency_key=key)
+            return Answer(
+                applied.record.document(),
+                status_code=201 if applied.change is Change.CREATED else 200,
+                headers={"Helios-Result": applied.change.value},
+            )
+
+        return await anyio.to_thread.run_sync(work)
+
+    @app.delete(
+        f"/v1/{plural}/{{name}}",
+        summary=f"Delete a {kind}; what runs is stopped first",
+        tags=[kind],
+        status_code=202,
+        responses=openapi.answers(openapi.ref(kind), status=202, errors=(404, 409)),
+    )
+    def delete(name: str, caller: Calling) -> Response:
+        caller.to_write(kind, name)
+        return Answer(request_delete(caller.store, kind, name).document(), status_code=202)
+
+
+async def _until(hubs: Hubs, look: Any, wait_s: float) -> Page:
+    """Look after every change until there is something, or `wait_s` passed; returns the last look."""
+    hub = await hubs.here()
+    deadline = anyio.current_time() + wait_s
+    while True:
+        news = hub.news
+        page: Page = await anyio.to_thread.run_sync(look)
+        remaining = deadline - anyio.current_time()
+        if page.records or remaining <= 0:
+            return page
+        await waited(news, remaining)
+
+
+def _checked(body: Any, kind: str, name: str) -> AnyDocument:
     document = from_json(body)
     problems = [
         Problem(f"the URL says {wanted!r}", field=field, value=found)
@@ -113,11 +160,20 @@ def _checked(body: Object, kind: str, name: str) -> AnyDocument:
     return document
 
 
-def _labels(selector: str) -> dict[str, str]:
-    labels = {}
-    for part in filter(None, (piece.strip() for piece in selector.split(","))):
-        key, equals, value = part.partition("=")
-        if not equals or not key:
-            raise InputError(f"a label selector is like team=avatar,tier=gold, not {selector!r}")
-        labels[key.strip()] = value.strip()
-    return labels
+def _check_authority(caller: Caller, document: AnyDocument) -> None:
+    """Whether the caller may have this document, and may have it in the place of what has its name now.
+
+    Raises:
+        ForbiddenError: they may not write for the tenant, or may only read what is there.
+        ConflictError: the name is taken by something that they may not see.
+    """
+    kind, name = document.kind, document.metadata.name
+    tenant = getattr(document.spec, "tenant", None)
+    if tenant is not None:
+        caller.check_tenant(WRITES[kind], tenant)
+    current = caller.fleet.cached(kind, name)
+    if current is None:
+        return
+    if not caller.sees(current):
+        raise ConflictError(f"the name {name!r} is taken by another {kind}", hint="use another name")
+    caller.to_write(kind, name)

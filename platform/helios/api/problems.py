@@ -1,21 +1,25 @@
 """Errors as RFC 9457 problem documents: the one place where the API turns exceptions into answers."""
 
-import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from helios.errors import HeliosError, NotFoundError, Problem, SpecError
+from helios.api.answers import Answer
+from helios.errors import HeliosError, NotFoundError, Problem, SpecError, TooLargeError, UnauthorizedError
 
 MEDIA_TYPE = "application/problem+json"
+Methods = Callable[[str], Iterable[str]]
+"""The methods that a path answers to."""
 
-_log = logging.getLogger(__name__)
+
+class ProblemAnswer(Answer):
+    media_type = MEDIA_TYPE
 
 
 def problem(
@@ -27,22 +31,23 @@ def problem(
     problems: Iterable[Problem] = (),
     headers: Mapping[str, str] | None = None,
     members: Mapping[str, str] | None = None,
-) -> JSONResponse:
+) -> ProblemAnswer:
     """Build a problem document; `members` are added to those that all have."""
     body: dict[str, Any] = {
         "type": f"urn:helios:error:{code}",
         "title": HTTPStatus(status).phrase,
         "status": status,
         "code": code,
-        "detail": detail,
+        "detail": _printable(detail),
         "hint": hint,
-        "problems": [asdict(item) for item in problems],
-        **(members or {}),
+        "problems": [{key: _clean(value) for key, value in asdict(item).items()} for item in problems],
+        "requestId": structlog.contextvars.get_contextvars().get("request_id", ""),
+        **{key: _printable(value) for key, value in (members or {}).items()},
     }
-    return JSONResponse(body, status_code=status, headers=headers, media_type=MEDIA_TYPE)
+    return ProblemAnswer(body, status_code=status, headers=dict(headers or {}))
 
 
-def of_error(error: HeliosError) -> JSONResponse:
+def of_error(error: HeliosError) -> ProblemAnswer:
     """Describe one of our own errors with all it carries."""
     members: dict[str, str] = {}
     if isinstance(error, NotFoundError):
@@ -53,24 +58,42 @@ def of_error(error: HeliosError) -> JSONResponse:
         detail=error.message,
         hint=error.hint,
         problems=error.problems if isinstance(error, SpecError) else (),
+        headers=_headers(error),
         members=members,
     )
 
 
-def install(app: FastAPI) -> None:
-    """Make every error of an app leave as a problem document, and none with a traceback."""
-    app.add_exception_handler(HeliosError, _helios)
+def install(app: FastAPI, *, methods: Methods, refused: Callable[[Request, HeliosError], Awaitable[None]]) -> None:
+    """Make every error of an app leave as a problem document, and none with a traceback.
+
+    Args:
+        app: whose errors.
+        methods: what a path answers to, for `Allow`.
+        refused: told of each of our own errors before it leaves, for the audit log.
+    """
+
+    async def helios(request: Request, error: Exception) -> ProblemAnswer:
+        assert isinstance(error, HeliosError)
+        await refused(request, error)
+        return of_error(error)
+
+    async def http(request: Request, error: Exception) -> ProblemAnswer:
+        assert isinstance(error, HTTPException)
+        path = request.url.path
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = ", ".join(sorted(methods(path)))
+            detail = f"{path} does not take {request.method}; it takes {allowed}"
+            return problem(405, code="MethodNotAllowed", detail=detail, headers={"Allow": allowed})
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            return problem(404, code="NoRoute", detail=f"no route is at {path}", hint="see GET /v1/openapi.json")
+        return problem(error.status_code, code="Http", detail=str(error.detail), headers=error.headers)
+
+    app.add_exception_handler(HeliosError, helios)
     app.add_exception_handler(RequestValidationError, _parameters)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _defect)
+    app.add_exception_handler(HTTPException, http)
 
 
-async def _helios(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HeliosError)
-    return of_error(error)
-
-
-async def _parameters(_: Request, error: Exception) -> JSONResponse:
+async def _parameters(_: Request, error: Exception) -> ProblemAnswer:
     assert isinstance(error, RequestValidationError)
     problems = [
         Problem(message=item["msg"], field=".".join(str(part) for part in item["loc"]), value=_shown(item.get("input")))
@@ -79,16 +102,20 @@ async def _parameters(_: Request, error: Exception) -> JSONResponse:
     return problem(422, code="Spec", detail="\n".join(str(item) for item in problems), problems=problems)
 
 
+def _headers(error: HeliosError) -> dict[str, str]:
+    if isinstance(error, UnauthorizedError):
+        return {"WWW-Authenticate": "Bearer"}
+    return {"Connection": "close"} if isinstance(error, TooLargeError) else {}
+
+
 def _shown(value: object) -> str:
-    """Shortened, and always printable: JSON can escape half a surrogate pair, which an answer cannot hold."""
-    return str(value)[:80].encode(errors="backslashreplace").decode()
+    return _printable(str(value)[:80])
 
 
-async def _http(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    return problem(error.status_code, code="Http", detail=str(error.detail), headers=error.headers)
+def _clean(value: object) -> object:
+    return _printable(value) if isinstance(value, str) else value
 
 
-async def _defect(request: Request, error: Exception) -> JSONResponse:
-    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return problem(500, code="Internal", detail="HELIOS has a defect here; the server's log has the details")
+def _printable(text: str) -> str:
+    """JSON can escape half a surrogate pair, which an answer cannot hold."""
+    return text.encode(errors="backslashreplace").decode()

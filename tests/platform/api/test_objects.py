@@ -93,9 +93,9 @@ def test_body_that_is_not_json_is_refused(api: TestClient) -> None:
         (r'{"\ud800": 1}', 422),
         ('{"a": NaN}', 422),
         ('{"a": 1e999}', 422),
-        ('{"a": 1' + "0" * 5000 + "}", 400),
+        ('{"a": 1' + "0" * 5000 + "}", 422),
         ('{"a":' * 900 + "1" + "}" * 900, 422),
-        ('{"a":' * 100_000 + "1" + "}" * 100_000, 400),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, 422),
     ],
 )
 def test_json_that_could_not_be_given_back_is_not_taken(api: TestClient, config: str, status: int) -> None:
