@@ -80,11 +80,11 @@ def agent(
         raise InputError(f"missing: {', '.join(missing)}", hint="`helios agent --help` says what each is")
     from helios.cli import cell_agent  # drivers, and what they run on: not for `helios --help`
     from helios.cli.hosting import DriverKind
-    from helios.telemetry import logs
+    from helios.cli.replica import configure_logging
 
     assert token_file is not None
     assert state is not None
-    logs.configure(format=log_format, replica=cell)
+    configure_logging(log_format, replica=cell)
     cell_agent.serve(
         cell_agent.Options(
             cell=cell,
@@ -118,7 +118,7 @@ def node(
     from helios.agent.node import NodeAgent
     from helios.agent.nvml import NvmlGpus
     from helios.cli import cell_agent
-    from helios.telemetry import logs
+    from helios.cli.replica import configure_logging
 
     if state is None:
         raise InputError("missing: --state", hint="the state folder of the cell's agent, which reads what is found")
@@ -126,7 +126,7 @@ def node(
     if once:
         _print(watcher.look(), watcher.node, how)
         return
-    logs.configure(format=log_format, replica=watcher.node)
+    configure_logging(log_format, replica=watcher.node)
     watcher.run(cell_agent.stop_on_signal())
 
 

@@ -7,30 +7,30 @@ not running, attaches where they are, and starts them again where they die. `hel
 import argparse
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-
-import uvicorn
 
 from helios.adapters.mlflow.server import MlflowServer
 from helios.adapters.mlflow.tracker import MlflowTracker
-from helios.adapters.ray_local.driver import RayLocalDriver
 from helios.adapters.ray_local.head import RayHead
-from helios.agent.cell import CellAgent
 from helios.api.app import create_app
 from helios.cli.home import Home, Progress
+from helios.cli.hosting import PROVIDERS, HostedCell
+from helios.cli.replica import Listen, api_config, configure_logging, run_api
 from helios.control import ControlPlane
-from helios.errors import HeliosError
-from helios.store import Record, open_store
+from helios.errors import FencedError, HeliosError
+from helios.spec import CellSpec
+from helios.store import open_store
 
 FIRST_CELL = "local"
 """The cell whose Ray is started along with HELIOS, because its YAML is the one that ships."""
+NAME = "helios-up"
+"""Of the one replica that an embedded control plane has."""
 WATCH_S = 5.0
+POLL_S = 1.0
+"""How long an agent's call for news waits: it is in this process, and is to end with it."""
 _log = logging.getLogger(__name__)
 
 
@@ -75,29 +75,27 @@ class Startup:
             self._progress.write(self._home.components)
 
 
-@dataclass(slots=True)
-class _Running:
-    agent: CellAgent
-    driver: RayLocalDriver
-    stop: threading.Event = field(default_factory=threading.Event)
-
-
 class Agents:
-    """An agent for each cell of `provider: local` that the store has."""
+    """An agent in this process for each cell that this machine can run: of provider local, and simulated ones."""
 
     def __init__(self, home: Home, control: ControlPlane, tracking_uri: Callable[[], str]) -> None:
         self._home = home
         self._control = control
         self._tracking_uri = tracking_uri
-        self._running: dict[str, _Running] = {}
+        self._hosted: dict[str, HostedCell] = {}
+        self._threads: list[threading.Thread] = []
 
     def logs(self, uid: str, epoch: int, offset: int) -> tuple[bytes, int]:
         """Log bytes of a launch, from the cell that has it."""
-        for running in list(self._running.values()):
-            data, after = running.driver.logs(uid, epoch, offset=offset)
+        for cell in list(self._hosted.values()):
+            data, after = cell.logs(uid, epoch, offset)
             if data:
                 return data, after
         return b"", offset
+
+    def names(self) -> frozenset[str]:
+        """The cells that have their agent here."""
+        return frozenset(self._hosted)
 
     def run(self, stop: threading.Event) -> None:
         revision = -1
@@ -108,38 +106,45 @@ class Agents:
             except Exception:  # noqa: BLE001  # a full disk, say: the next look sees the same cells
                 _log.exception("agents: a look at the cells failed")
                 stop.wait(WATCH_S)
-        for running in self._running.values():
-            running.stop.set()
+        for cell in self._hosted.values():
+            cell.end()
+        for thread in self._threads:
+            thread.join(timeout=2.0)  # one may sit in a call to an engine; it is a daemon, and holds nothing
 
     def _match(self) -> None:
-        """An agent for each local cell that has none, and none for those that are gone."""
+        """An agent for each cell that has none, the new spec for those that changed, none for those that are gone."""
         cells = {record.name: record for record in self._control.store.records("Cell")}
-        local = {name: record for name, record in cells.items() if record.spec["provider"] == "local"}
-        for name in local.keys() - self._running.keys():
-            self._start(local[name])
-        for name in self._running.keys() - local.keys():
-            _log.info("cell %s was taken away", name)
-            self._running.pop(name).stop.set()
-
-    def _start(self, cell: Record) -> None:
-        folder = self._home.cell(cell.name)
-        pool = str(cell.spec["nodePools"][0]["name"])
-        driver = RayLocalDriver(cell=cell.name, folder=folder, pool=pool, tracking_uri=self._tracking_uri())
-        agent = CellAgent(self._control.gateway, driver, cell=cell.name, state_dir=folder)
-        running = self._running[cell.name] = _Running(agent, driver)
-        threading.Thread(target=self.serve, args=(running,), name=f"agent-{cell.name}", daemon=True).start()
-
-    @staticmethod
-    def serve(running: _Running) -> None:
-        """Start the cell's Ray, however long that takes, and be its agent until told to stop."""
-        while not running.stop.is_set():
-            try:
-                running.driver.head.ensure()
-            except HeliosError as error:
-                _log.warning("Ray of cell %s: %s", running.agent.cell, error.message)
-                running.stop.wait(WATCH_S)
+        here = {name: record for name, record in cells.items() if record.spec["provider"] in PROVIDERS}
+        for name, record in here.items():
+            spec = CellSpec.model_validate(record.spec)
+            if name in self._hosted:
+                self._hosted[name].follow(spec)
             else:
-                running.agent.run(running.stop)
+                self._start(name, spec)
+        for name in self._hosted.keys() - here.keys():
+            _log.info("cell %s was taken away", name)
+            self._hosted.pop(name).end()
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+
+    def _start(self, name: str, spec: CellSpec) -> None:
+        cell = self._hosted[name] = HostedCell(
+            name,
+            spec,
+            channel=self._control.gateway,
+            folder=self._home.cell(name),
+            tracking_uri=self._tracking_uri,
+            poll_s=POLL_S,
+        )
+        thread = threading.Thread(target=_look_after, args=(cell,), name=f"agent-{name}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+
+def _look_after(cell: HostedCell) -> None:
+    try:
+        cell.run()
+    except FencedError as error:
+        _log.warning("cell %s is left to the other: %s", cell.name, error.message)
 
 
 def serve(home: Home, *, port: int) -> None:
@@ -158,43 +163,34 @@ def serve(home: Home, *, port: int) -> None:
         agents = Agents(home, control, lambda: mlflow.url)
         address = head.address()
         links = {"mlflow": mlflow.url, "ray": address.dashboard if address else "", "home": str(home.root)}
-        app = create_app(control, token=home.token(), logs=agents.logs, links=links)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                host="127.0.0.1",
-                port=port,
-                log_level="warning",
-                access_log=False,
-                lifespan="off",
-                timeout_graceful_shutdown=3,  # requests that wait for news would keep it for half a minute
-            )
+        app = create_app(
+            control, token=home.token(), logs=agents.logs, local_cells=agents.names, links=links, replica=NAME
         )
+        listener = Listen("127.0.0.1", port).bind()
     except Exception as error:
         startup.fail(error)
         raise
-    threads = [
-        threading.Thread(target=control.run, args=(stop,), name="control"),
+    beside = [
         threading.Thread(target=agents.run, args=(stop,), name="agents"),
         threading.Thread(target=_keep, args=(mlflow, stop), name="mlflow-watch"),
     ]
-    for thread in threads:
+    for thread in beside:
         thread.start()
-    _stop_on_signal(stop, server)
     try:
-        threading.Thread(target=_announce, args=(server, startup, stop), name="announce", daemon=True).start()
-        server.run()
+        with listener:
+            run_api(
+                api_config(app),
+                listener,
+                # The folder's lock is ours, so there is nobody whose lease could still stand.
+                work=lambda ended: control.campaign(ended, holder=NAME, address=home.api_url(), sole=True),
+                on_start=lambda: startup.done("API"),
+                on_exit=stop.set,
+            )
     finally:
         stop.set()
-        for thread in threads:
+        for thread in beside:
             thread.join(timeout=10.0)
         store.close()
-
-
-def _announce(server: uvicorn.Server, startup: Startup, stop: threading.Event) -> None:
-    while not server.started and not stop.wait(0.05):
-        pass
-    startup.done("API")
 
 
 def _keep(mlflow: MlflowServer, stop: threading.Event) -> None:
@@ -207,27 +203,12 @@ def _keep(mlflow: MlflowServer, stop: threading.Event) -> None:
             _log.warning("MLflow: %s", error)
 
 
-def _stop_on_signal(stop: threading.Event, server: uvicorn.Server) -> None:
-    """Uvicorn installs its own handlers while it runs; before that a signal must not be lost."""
-
-    def leave(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-        server.should_exit = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, leave)
-
-
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="helios-daemon")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
     options = parser.parse_args(arguments)
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s"
-    )
-    for noisy in ("httpx", "httpcore"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    configure_logging()
     home = Home(options.home)
     with home.locked("daemon", wait=False):
         serve(home, port=options.port)

@@ -139,9 +139,7 @@ def serve(options: Options) -> None:
         host, port = listener.getsockname()[:2]
         url = options.address or f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
         name = options.name or f"{socket.gethostname()}:{port}"
-        logs.configure(format=options.log_format, replica=name)
-        for chatty in ("alembic", "httpx"):
-            logging.getLogger(chatty).setLevel(logging.WARNING)
+        configure_logging(options.log_format, replica=name)
         if options.tls is None and options.listen.host not in _LOOPBACK:
             _log.warning("tokens travel in the clear unless a proxy in front of %s speaks TLS", url)
         store = open_store(options.database if "://" in options.database else Path(options.database))
@@ -165,14 +163,20 @@ def run_api(
     *,
     work: Callable[[threading.Event], None],
     on_start: Callable[[], None] = lambda: None,
+    on_exit: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve, with `work` in a thread beside it, until a signal or until `work` ends by itself.
 
-    Raises whatever `work` raised.
+    `on_exit` is called at the signal, before what is in flight has ended. Raises whatever `work` raised.
     """
     stop = threading.Event()
     failures: list[Exception] = []
-    server = ApiServer(config, on_start=on_start, on_exit=stop.set)
+
+    def let_go() -> None:
+        stop.set()
+        on_exit()
+
+    server = ApiServer(config, on_start=on_start, on_exit=let_go)
 
     def run() -> None:
         try:
@@ -183,7 +187,7 @@ def run_api(
             server.should_exit = True
 
     def leave(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
+        let_go()
         server.should_exit = True
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -197,6 +201,13 @@ def run_api(
         thread.join(timeout=LET_GO_S)
     if failures:
         raise failures[0]
+
+
+def configure_logging(how: logs.Format = "console", *, replica: str = "") -> None:
+    """Log to standard error; libraries that tell of every call are told to tell of trouble only."""
+    logs.configure(format=how, replica=replica)
+    for chatty in ("alembic", "httpx"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def admin_token(path: Path | None) -> str:

@@ -4,16 +4,13 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from helios.adapters.programs import NO_PID, Program, end
 from helios.adapters.ray_local.records import Records, Start
-from helios.cli import daemon
 from helios.cli.home import Home, Progress
 from helios.cli.main import run
 from helios.durable import write_json
@@ -127,25 +124,3 @@ def test_progress_of_an_earlier_daemon_counts_for_nothing(home: Home) -> None:
     mine = Progress.read(home.components, pid=1)
     assert mine is not None
     assert mine.ready
-
-
-def test_agent_begins_once_its_ray_can_be_started() -> None:
-    """A Ray that cannot be started at first (no free port, a full disk) does not leave its cell without an agent."""
-    stop = threading.Event()
-    refusals = [EngineError("no TCP port is free")]
-
-    def ensure() -> bool:
-        if refusals:
-            raise refusals.pop()
-        return True
-
-    driver = SimpleNamespace(head=SimpleNamespace(ensure=ensure))
-    agent = SimpleNamespace(cell="local", run=lambda _: stop.set())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(daemon, "WATCH_S", 0.01)
-        running = SimpleNamespace(driver=driver, agent=agent, stop=stop)
-        serving = threading.Thread(target=daemon.Agents.serve, args=(running,))
-        serving.start()
-        serving.join(timeout=20)
-    assert stop.is_set()
-    assert not refusals
