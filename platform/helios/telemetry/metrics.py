@@ -90,7 +90,7 @@ _gpu_seconds = Counter(
 )
 _gpus = Gauge(
     "helios_gpus",
-    "GPUs of a cell: allocated, free, or unhealthy (on nodes that take no work for their health).",
+    "GPUs of a cell: allocated, free, or unhealthy (on nodes that are lost, found unhealthy, or cordoned).",
     ["cell", "accelerator", "state"],
     registry=REGISTRY,
 )
@@ -224,16 +224,16 @@ def forget_cell(cell: str) -> None:
 
 
 def observe_request(*, route: str, method: str, status: int, seconds: float) -> None:
-    """One answered request.
+    """One answered request, or the begin of a stream.
 
     Args:
         route: the template (`/v1/jobs/{name}`), empty where none matched. A request that waits on purpose (watch, long
             poll, stream) says so in its route (`/v1/jobs?watch`), or its wait would pass for latency.
-        method: HTTP method.
+        method: HTTP method; empty where no route matched, since a client may invent one.
         status: HTTP status code.
         seconds: until the response was complete; until its first byte where it is a stream.
     """
-    _request_time.labels(_routes(route) if route else OTHER, method, str(status)).observe(seconds)
+    _request_time.labels(_routes(route) if route else OTHER, method or OTHER, str(status)).observe(seconds)
 
 
 def observe_watch_lag(seconds: float) -> None:
