@@ -30,6 +30,8 @@ CONNECTION = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+MIGRATING = {"lock_timeout": "5min", "idle_in_transaction_session_timeout": "1min"}
+"""Whoever comes second waits for the first."""
 IDLE_WRITER_MS = 3_000
 LOCK_MS = 15_000
 STATEMENT_MS = 60_000
@@ -82,6 +84,8 @@ class PostgresDatabase(Database):
             yield connection
 
     def lock_migrations(self, connection: sa.Connection) -> None:
+        for setting, value in MIGRATING.items():
+            connection.execute(sa.select(sa.func.set_config(setting, value, True)))
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
 
     def fix_numbering(self, connection: sa.Connection, table: sa.Table) -> None:

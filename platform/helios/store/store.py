@@ -13,7 +13,7 @@ from helios.store.care import Care
 from helios.store.database import Database
 from helios.store.eventlog import EventLog
 from helios.store.leases import Leases
-from helios.store.migrations import is_current, migrate
+from helios.store.migrations import is_current
 from helios.store.recordkeeping import RecordKeeping
 from helios.store.records import Actor, Fence
 from helios.store.waiting import Counters
@@ -52,6 +52,8 @@ def open_database(database: Database, *, clock: Clock) -> SqlStore:
 def _migrate(database: Database) -> None:
     if database.read(lambda connection: is_current(connection, where=database.name)):
         return
+    from helios.store.migrations.running import migrate  # before the lock is held: Alembic is slow to import
+
     try:
         with database.writer.begin() as connection:
             database.lock_migrations(connection)

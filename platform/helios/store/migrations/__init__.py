@@ -9,8 +9,6 @@ work side by side while they are rolled. What says who may open a database:
 - `meta.schema_version`: what releases without migrations compare with 1 and refuse otherwise.
 """
 
-from pathlib import Path
-
 import sqlalchemy as sa
 
 from helios.errors import UnavailableError
@@ -20,38 +18,14 @@ FIRST_SCHEMA_VERSION = 1
 """`meta.schema_version` of every database that the first release can work with."""
 
 
-def migrate(connection: sa.Connection, *, where: str) -> None:
-    """Bring the database to `schema.HEAD`, in the caller's transaction, which holds the migration lock.
-
-    Args:
-        where: name of the database for people, without password.
-
-    Raises:
-        UnavailableError: the database is of a schema that this release cannot work with.
-    """
-    if is_current(connection, where=where):
-        return
-    # Alembic takes longer to import than a current database takes to open.
-    from alembic import command
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    if _has(connection, "meta") and not _has(connection, "alembic_version"):
-        command.stamp(config, "0001")
-    command.upgrade(config, "head")
-
-
 def is_current(connection: sa.Connection, *, where: str) -> bool:
     """Whether the database needs no migration. Raises `UnavailableError` where this release cannot work with it."""
-    if not _has(connection, "meta"):
+    if not has_table(connection, "meta"):
         return False
     values: dict[str, int] = dict(connection.execute(sa.select(schema.meta.c.key, schema.meta.c.value)).all())
     if values.get("schema_version", FIRST_SCHEMA_VERSION) != FIRST_SCHEMA_VERSION:
         raise _refusal(where, f"schema version {values['schema_version']}", f"version {FIRST_SCHEMA_VERSION}")
-    if not _has(connection, "alembic_version"):
+    if not has_table(connection, "alembic_version"):
         return False
     version = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
     if values.get("min_reader", 0) > schema.HEAD:
@@ -59,7 +33,7 @@ def is_current(connection: sa.Connection, *, where: str) -> bool:
     return int(version or 0) >= schema.HEAD
 
 
-def _has(connection: sa.Connection, table: str) -> bool:
+def has_table(connection: sa.Connection, table: str) -> bool:
     return sa.inspect(connection).has_table(table)
 
 
