@@ -164,7 +164,7 @@ class Writer:
                 news = transaction.news()
                 if any(news):
                     self._database.announce(connection, revision=news[0], report_version=news[1])
-                self._commit(begun)
+                self._commit(connection, begun)
                 # At once: what is committed must not be tried again, whatever happens from here on.
                 _hand_out(results)
                 self._counters.heard(news[0] or 0, news[1] or 0)
@@ -172,10 +172,11 @@ class Writer:
                 begun.rollback()
                 _hand_out(results)
 
-    def _commit(self, begun: sa.RootTransaction) -> None:
+    def _commit(self, connection: sa.Connection, begun: sa.RootTransaction) -> None:
         try:
             begun.commit()
         except sa.exc.DBAPIError as error:
+            connection.invalidate(error)  # SQLite may leave the transaction open, which SQLAlchemy takes for ended
             if self._database.surely_rolled_back(error):
                 raise
             raise UnavailableError(
