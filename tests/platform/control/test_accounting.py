@@ -554,3 +554,33 @@ def test_meter_goes_on_from_what_the_store_knows_and_never_falls() -> None:
     meter.take([done])
     assert meter.advance(NOON + 1000) == {("idle", "blue", "east"): 80}
     assert meter.advance(NOON + 2000) == {}
+
+
+def test_control_plane_keeps_the_rows_of_each_start_with_the_write_that_made_them(fleet: Any) -> None:
+    """Two starts of one job: two allocations in the store, closed, adding up to what the job held."""
+    fleet.job(entrypoint="true")
+    key = fleet.running("job")
+    fleet.cell.run(key, phase="training", step=5)
+    fleet.settle(1)
+    fleet.advance(50)
+    fleet.cell.run(key, phase="training", step=9)
+    fleet.settle(1)
+    fleet.cell.lose_engine()
+    fleet.settle(1)
+    fleet.advance(7)
+    fleet.settle(6)
+    key = fleet.running("job")
+    fleet.advance(20)
+    (first, second) = fleet.store.allocations()
+    assert (first.epoch, second.epoch, second.closed_at) == (1, 2, None)
+    fleet.cell.end(key, Phase.SUCCEEDED)
+    fleet.settle(3)
+    first, second = fleet.store.allocations()
+    assert fleet.status("job")["allocation"]["closedAt"] == second.closed_at == fleet.clock.now()
+    assert sum(first.seconds.values()) == first.closed_at - first.opened_at
+    assert first.seconds["productive"] == 50
+    assert second.opened_at >= first.closed_at
+    (row,) = usage(
+        fleet.store.allocations(), by="job", since=0, until=fleet.clock.now(), now=fleet.clock.now(), resource="cpu"
+    )
+    assert row["total"] == sum(one.closed_at - one.opened_at for one in (first, second))
