@@ -9,7 +9,8 @@ unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check docs reference format constraints system wheel-test bench-quickstart bench-long-form bench-train clean
+.PHONY: help quickstart test check docs reference format constraints system system-test wheel-test bench-quickstart \
+	bench-long-form bench-train bench-control bench-store bench-submit bench-node-death chaos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 20
@@ -17,7 +18,7 @@ help:  ## list the targets
 quickstart: $(VENV)/.local system  ## install, start HELIOS, train the five stages, deploy, generate a talking video
 	@PATH="$(CURDIR)/$(BIN):$$PATH" ./quickstart.sh
 
-test: $(VENV)/.dev system  ## run the tests (arguments: ARGS="-k store")
+test: $(VENV)/.dev system system-test  ## run the tests (arguments: ARGS="-k store")
 	$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.dev  ## lint, types, floors, docs, the wheel
@@ -44,6 +45,21 @@ bench-long-form: $(VENV)/.dev  ## person, lips and light over 11 s of generated 
 bench-train: $(VENV)/.dev  ## what ZeRO costs a step over plain data parallelism
 	$(BIN)/python benchmarks/train_overhead.py
 
+bench-control: $(VENV)/.dev system-test  ## submit, list, watch with 10,000 queued jobs; SQLite, then two replicas on PostgreSQL
+	$(BIN)/python benchmarks/control.py $(ARGS)
+
+bench-store: $(VENV)/.dev system-test  ## writes a second of either database
+	$(BIN)/python benchmarks/store.py $(ARGS)
+
+bench-submit: $(VENV)/.dev  ## from `helios submit` to the first line of user code, against `ray job submit`
+	$(BIN)/python benchmarks/submit_tax.py $(ARGS)
+
+bench-node-death: $(VENV)/.dev  ## a raylet of a two-node cell is killed: when it is known, when the gang goes on
+	$(BIN)/python benchmarks/node_death.py $(ARGS)
+
+chaos: $(VENV)/.dev system-test  ## 2,000 jobs on 15 simulated cells while everything is killed, paused and cut; both databases
+	$(BIN)/python benchmarks/chaos/run.py $(ARGS)
+
 wheel-test: $(VENV)/.dev  ## build the wheel, install it without the sources, validate and run the unit tests against it
 	$(BIN)/python tests/wheel_check.py
 
@@ -65,6 +81,13 @@ system:  ## install the one system package: espeak-ng, which speaks text for the
 	root=""; if [ "$$(id -u)" != 0 ]; then root="sudo"; fi; \
 	echo "installing espeak-ng"; \
 	$$root apt-get update -qq && $$root apt-get install -qq -y espeak-ng >/dev/null
+
+system-test:  ## install what only tests and benchmarks need: PostgreSQL
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null && exit 0; \
+	if ! command -v apt-get >/dev/null; then echo "install PostgreSQL with this system's package manager, then run make again" >&2; exit 1; fi; \
+	root=""; if [ "$$(id -u)" != 0 ]; then root="sudo"; fi; \
+	echo "installing PostgreSQL"; \
+	$$root apt-get update -qq && $$root apt-get install -qq -y postgresql >/dev/null
 
 clean:  ## remove what builds made; .helios (your runs and checkpoints) and .venv stay
 	rm -rf build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
