@@ -73,7 +73,7 @@ def check(facts: Facts) -> tuple[Finding, ...]:
 def entered(event: Event) -> str:
     """The state that a job entered with this event, or empty."""
     state = event.message.partition(":")[0]
-    return state if state in STATES else ""
+    return state if state in STATES and event.reason != "Stopping" else ""
 
 
 def lost(facts: Facts) -> Iterator[Finding]:

@@ -119,6 +119,12 @@ def test_runs_after_a_success_are_found() -> None:
     assert "RunAgain" in rules(check(after_failure))
 
 
+def test_the_notice_of_an_end_is_none() -> None:
+    """That a job is told to stop says why, and not that it has ended."""
+    stopping = replace(event("Cancelled: cancelled on request", 5), reason="Stopping")
+    assert check(facts(events=(stopping, event("Succeeded: completed", 11)))) == ()
+
+
 def test_two_ends_are_found() -> None:
     """One job has one end in the event log."""
     ends = (event("Failed: error", 11), event("Succeeded: completed", 12))
