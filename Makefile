@@ -58,7 +58,7 @@ bench-node-death: $(VENV)/.dev  ## a raylet of a two-node cell is killed: when i
 	$(BIN)/python benchmarks/node_death.py $(ARGS)
 
 chaos: $(VENV)/.dev system-test  ## 2,000 jobs on 15 simulated cells while everything is killed, paused and cut; both databases
-	$(BIN)/python benchmarks/chaos/run.py $(ARGS)
+	$(BIN)/python -m benchmarks.chaos.run $(ARGS)
 
 wheel-test: $(VENV)/.dev  ## build the wheel, install it without the sources, validate and run the unit tests against it
 	$(BIN)/python tests/wheel_check.py
