@@ -56,10 +56,19 @@ def _pools(
     seen: dict[str, Counter[str]] = defaultdict(Counter)
     for node in nodes:
         seen[str(node.get("pool"))][node_state(node, cordons)] += 1
-    rows = [
-        [pool["name"], pool["capacityType"], str(pool.get("accelerators") or "-"), _wanted(pool), _by_state(seen, pool)]
-        for pool in spec.get("nodePools") or []
+    pools = spec.get("nodePools") or []
+    rows: list[Cells] = [
+        [
+            pool["name"],
+            pool["capacityType"],
+            str(pool.get("accelerators") or "-"),
+            _wanted(pool),
+            _by_state(seen[pool["name"]]),
+        ]
+        for pool in pools
     ]
+    unknown = sorted(set(seen) - {pool["name"] for pool in pools})
+    rows += [[name, "not in spec", "-", "-", _by_state(seen[name])] for name in unknown]
     return table_of(("POOL", "CAPACITY", "ACCELERATORS", "WANTED", "NODES"), rows, empty="no pools")
 
 
@@ -70,8 +79,7 @@ def _wanted(pool: Mapping[str, Any]) -> str:
     return str(nodes["min"]) if nodes["min"] == nodes["max"] else f"{nodes['min']}-{nodes['max']}"
 
 
-def _by_state(seen: Mapping[str, Counter[str]], pool: Mapping[str, Any]) -> Text:
-    counts = seen.get(pool["name"]) or Counter[str]()
+def _by_state(counts: Counter[str]) -> Text:
     parts = [(f"{counts[state]} {state}", _STYLES[state]) for state in reversed(_WORST_FIRST) if counts[state]]
     return Text("  ").join(Text(said, style=style) for said, style in parts) if parts else Text("none seen")
 

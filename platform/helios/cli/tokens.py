@@ -62,7 +62,8 @@ def create(
         made = client.create_token(wanted)
     if how is Format.TABLE:
         until = f"until {made['expiresAt']}" if made.get("expiresAt") else "until it is revoked"
-        err().print(f"token {made['id']} for {escape(subject)}, {role.value}, {until}; keep it: it is shown this once")
+        said = f"token {made['id']} for {escape(subject)}, {role.value}, {until}; keep it: it is shown this once"
+        err().print(said, soft_wrap=True)
     show(made, how, lambda: Text(made["token"], overflow="ignore", no_wrap=True))
 
 
