@@ -82,4 +82,5 @@ def test_openapi_document_names_every_kind(api: TestClient) -> None:
     assert document["openapi"].startswith("3.1")
     for plural in ("cells", "tenants", "jobs", "curricula", "services"):
         put = document["paths"][f"/v1/{plural}/{{name}}"]["put"]
-        assert "application/problem+json" in put["responses"]["default"]["content"]
+        for status in ("401", "403", "409", "413", "415", "422", "429"):
+            assert set(put["responses"][status]["content"]) == {"application/problem+json"}
