@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helios.control import job, service, status
-from helios.control.accounting import IDLE_AFTER_S, Bucket, Meter, next_due, step, usage
+from helios.control.accounting import IDLE_AFTER_S, Bucket, Meter, next_due, settled_before, step, usage
 from helios.control.fleet import job_waits, service_waits
 from helios.control.job import Surroundings
 from helios.control.job_machine import JobMachine
@@ -554,6 +554,22 @@ def test_meter_goes_on_from_what_the_store_knows_and_never_falls() -> None:
     meter.take([done])
     assert meter.advance(NOON + 1000) == {("idle", "blue", "east"): 80}
     assert meter.advance(NOON + 2000) == {}
+
+
+def test_meter_that_began_with_the_present_counts_the_past_once() -> None:
+    """The past is added when it is there; a row that comes again, or was closed as the meter began, adds nothing."""
+    past = allocation()
+    ended = allocation(uid="u2", opened_at=NOON + 150, since=NOON + 250, closed_at=NOON + 250)
+    going = allocation(uid="u3", closed_at=None)
+    rows, moment = [past, ended, going], NOON + 200
+    meter = Meter(rows, since=moment)
+    meter.take([ended, going])
+    present = meter.advance(NOON + 300)
+    assert present == {("starting", "blue", "east"): 640, ("productive", "blue", "east"): 960 + 1600}
+    meter.add(settled_before(rows, moment))
+    assert meter.advance(NOON + 300) == {("starting", "blue", "east"): 320, ("productive", "blue", "east"): 480}
+    whole = Meter(rows).advance(NOON + 300)
+    assert whole == {("starting", "blue", "east"): 960, ("productive", "blue", "east"): 1440 + 1600}
 
 
 def test_control_plane_keeps_the_rows_of_each_start_with_the_write_that_made_them(fleet: Any) -> None:
