@@ -46,6 +46,7 @@ class Mirror:
         self._subscribers: list[Callback] = []
         self._recent: deque[Item] = deque()
         self._forgotten = 0
+        self._untold: tuple[Sequence[Item], int, bool] | None = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self.revision = 0
@@ -81,8 +82,9 @@ class Mirror:
             if remaining <= 0:
                 raise UnavailableError(f"the store has not come to revision {wanted} in {timeout:g} s")
             with self._pulling:
-                if self.revision < wanted and not self._pull():
-                    self._store.wait(self.revision, min(remaining, SLICE_S))
+                moved = self.revision >= wanted or self._pull()
+            if not moved:
+                self._store.wait(self.revision, min(remaining, SLICE_S))
         return self.revision
 
     def wait(self, after_revision: int, timeout: float) -> int:
@@ -180,7 +182,9 @@ class Mirror:
     def _pull(self) -> bool:
         """Take in a page of changes; whether there was anything new."""
         before = self.revision
-        if before == 0:
+        if self._untold is not None:
+            self._tell()
+        elif before == 0:
             self._read_anew()
         else:
             try:
@@ -193,32 +197,46 @@ class Mirror:
 
     def _read_anew(self) -> None:
         """Read everything, and work out what changed against what was there."""
-        items: list[Item] = []
-        after = 0
-        while True:
-            changes = self._store.changes(after)
-            items += changes.items
-            if not changes.items or changes.revision == after:
-                break
-            after = changes.revision
-        there = {item.uid: item for item in items if isinstance(item, Record)}
-        for item in items:
-            if isinstance(item, Gone):
-                there.pop(item.uid, None)
+        try:
+            there, revision = self._read_whole()
+        except CompactedError:  # a compaction came between two pages; behind one, everything comes in one
+            there, revision = self._read_whole()
         with self._lock:
             missing = [record for uid, record in self._by_uid.items() if uid not in there]
             news = [one for one in there.values() if self._by_uid.get(one.uid) != one]
-        gone = [Gone(record.kind, record.name, record.uid, changes.revision) for record in missing]
-        self._take_in([*gone, *sorted(news, key=_revision)], changes.revision, whole=True)
+        gone = [Gone(record.kind, record.name, record.uid, revision) for record in missing]
+        self._take_in([*gone, *sorted(news, key=_revision)], revision, whole=True)
+
+    def _read_whole(self) -> tuple[dict[str, Record], int]:
+        """Every record by uid, and the revision up to which they are all there is."""
+        there: dict[str, Record] = {}
+        after = 0
+        while True:
+            changes = self._store.changes(after)
+            for item in changes.items:
+                if isinstance(item, Record):
+                    there[item.uid] = item
+                else:
+                    there.pop(item.uid, None)
+            if not changes.items or changes.revision == after:
+                return there, changes.revision
+            after = changes.revision
 
     def _take_in(self, items: Sequence[Item], revision: int, *, whole: bool = False) -> None:
         with self._lock:
             for item in items:
                 self._put(item) if isinstance(item, Record) else self._drop(item)
-            subscribers = self._subscribers
+        self._untold = (items, revision, whole)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Let the subscribers hear what is shown, and only then count it as caught up with."""
+        assert self._untold is not None
+        items, revision, whole = self._untold
         if items:
-            for callback in subscribers:
+            for callback in self._subscribers:
                 callback(items)
+        self._untold = None
         with self._moved:
             if whole:
                 self._recent.clear()
