@@ -9,6 +9,8 @@ of jobs, tokens, uids and paths never become a label.
 
 import re
 import threading
+import time
+from collections import deque
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TypeVar
@@ -30,6 +32,8 @@ OTHER = "Other"
 """What a label says instead of a value that is none of those it may have."""
 MOST_REASONS = 64
 MOST_ROUTES = 200
+MOST_PENDING = 4096
+"""Writes whose delivery is waited for: where nobody watches, older ones are forgotten."""
 
 _Labels = TypeVar("_Labels", bound=tuple[str, ...])
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -107,7 +111,7 @@ _request_time = Histogram(
 )
 _watch_lag = Histogram(
     "helios_watch_lag_seconds",
-    "From a write to its event on the way to a watcher.",
+    "From a write of this replica to its event on the way to a watcher.",
     buckets=_FAST,
     registry=REGISTRY,
 )
@@ -142,7 +146,31 @@ class _Known:
             return value if value in self._values else OTHER
 
 
+class _Pending:
+    """When the newest revisions of this process were written, until they are delivered."""
+
+    def __init__(self, most: int) -> None:
+        self._written: deque[tuple[int, float]] = deque(maxlen=most)
+        self._lock = threading.Lock()
+        self._watched = False
+
+    def wrote(self, revision: int) -> None:
+        with self._lock:
+            self._written.append((revision, time.monotonic()))
+
+    def delivered(self, revision: int) -> list[float]:
+        """Seconds since each of the writes that this delivers; what was written before anybody watched has no lag."""
+        with self._lock:
+            now = time.monotonic()
+            lags = []
+            while self._written and self._written[0][0] <= revision:
+                lags.append(now - self._written.popleft()[1])
+            waited_for, self._watched = self._watched, True
+            return lags if waited_for else []
+
+
 _reasons = _Known(MOST_REASONS)
+_pending = _Pending(MOST_PENDING)
 _routes = _Known(MOST_ROUTES)
 
 
@@ -236,9 +264,10 @@ def observe_request(*, route: str, method: str, status: int, seconds: float) -> 
     _request_time.labels(_routes(route) if route else OTHER, method or OTHER, str(status)).observe(seconds)
 
 
-def observe_watch_lag(seconds: float) -> None:
-    """One change was sent to a watcher so long after it was written."""
-    _watch_lag.observe(max(0.0, seconds))
+def observe_delivery(revision: int) -> None:
+    """Everything up to this revision is on the way to the watchers of this process."""
+    for lag in _pending.delivered(revision):
+        _watch_lag.observe(lag)
 
 
 def add_watchers(n: int) -> None:
@@ -246,10 +275,12 @@ def add_watchers(n: int) -> None:
     _watchers.inc(n)
 
 
-def observe_write(seconds: float, batch: int) -> None:
-    """One transaction that held `batch` writes."""
+def observe_write(seconds: float, batch: int, *, revision: int = 0) -> None:
+    """One transaction that held `batch` writes, the last of them with this revision; 0 where it raised none."""
     _write_time.observe(seconds)
     _write_size.observe(batch)
+    if revision:
+        _pending.wrote(revision)
 
 
 def _replace(gauge: Gauge, values: Mapping[_Labels, float]) -> None:

@@ -100,22 +100,43 @@ def test_scheduling_pass_counts_its_decisions() -> None:
     assert value("helios_scheduler_decision_duration_seconds_count") == passes + 1
 
 
-def test_cycle_write_and_watch_have_their_histograms() -> None:
-    """One observation each; a watch cannot be ahead of what it watches, whatever two clocks say."""
+def test_cycle_and_write_have_their_histograms() -> None:
+    """One observation each, of time and of size."""
     names = [
         "helios_controller_cycle_duration_seconds",
         "helios_store_write_duration_seconds",
         "helios_store_write_batch_size",
-        "helios_watch_lag_seconds",
     ]
     counts = [value(f"{name}_count") for name in names]
-    batches, lag = value("helios_store_write_batch_size_sum"), value("helios_watch_lag_seconds_sum")
+    batches = value("helios_store_write_batch_size_sum")
     metrics.observe_cycle(0.5)
     metrics.observe_write(0.004, 12)
-    metrics.observe_watch_lag(-0.3)
     assert [value(f"{name}_count") for name in names] == [count + 1 for count in counts]
     assert value("helios_store_write_batch_size_sum") == batches + 12
-    assert value("helios_watch_lag_seconds_sum") == lag
+
+
+def test_watch_lag_is_from_a_write_to_its_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A delivery stands for all writes up to its revision, each counted once; what nobody watches is forgotten."""
+    clock = iter([10.0, 11.0, 100.0, 101.0, 103.0, 110.0, 111.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    pending = metrics._Pending(2)
+    pending.wrote(5)
+    assert pending.delivered(6) == [], "nobody was watching when it was written"
+    for revision in (7, 9, 12):
+        pending.wrote(revision)
+    assert pending.delivered(11) == [110.0 - 101.0]
+    assert pending.delivered(11) == []
+
+
+def test_delivered_writes_are_in_the_histogram() -> None:
+    """One observation a write, and none for a transaction that raised no revision."""
+    metrics.observe_delivery(10**9)
+    before = value("helios_watch_lag_seconds_count")
+    metrics.observe_write(0.01, 1, revision=10**9 + 1)
+    metrics.observe_write(0.01, 1, revision=10**9 + 2)
+    metrics.observe_write(0.01, 1)
+    metrics.observe_delivery(10**9 + 2)
+    assert value("helios_watch_lag_seconds_count") == before + 2
 
 
 def test_watchers_come_and_go() -> None:
