@@ -1,4 +1,4 @@
-"""`helios up`, `status`, `down`: HELIOS on this machine."""
+"""`helios up`, `down`, and what `helios status` says of it: HELIOS on this machine."""
 
 import importlib.util
 import signal
@@ -34,7 +34,6 @@ DirOption = Annotated[
 
 def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=PANEL, epilog=examples("helios up", "helios up --port 8600"))(up)
-    app.command(rich_help_panel=PANEL, epilog=examples("helios status", "helios status -o json"))(status)
     app.command(rich_help_panel=PANEL, epilog=examples("helios down", "helios down --grace 60"))(down)
 
 

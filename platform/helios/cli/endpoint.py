@@ -26,12 +26,14 @@ class Endpoint:
     Attributes:
         home: the state folder; None where HELIOS_API names a control plane elsewhere.
         others: further replicas of the same control plane, asked where `url` does not answer.
+        ca_file: certificates (PEM) that are trusted besides this machine's; empty for none.
     """
 
     url: str
     token: str
     home: Path | None = None
     others: tuple[str, ...] = ()
+    ca_file: str = ""
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -64,4 +66,5 @@ class Endpoint:
                 f"HELIOS_API is not a URL: {wrong[0]!r}",
                 hint="it is like https://helios.example:8600; several replicas are separated by commas",
             )
-        return cls(url=urls[0], token=token.strip(), others=tuple(urls[1:]))
+        ca_file = os.environ.get("HELIOS_CA_FILE", "")
+        return cls(url=urls[0], token=token.strip(), others=tuple(urls[1:]), ca_file=ca_file)

@@ -23,6 +23,7 @@ from helios.cli import (
     generate,
     logs,
     objects,
+    overview,
     planning,
     queued,
     server,
@@ -41,12 +42,12 @@ MODULES = (
     *(apply, planning, objects),
     *(submit, queued, actions, explain, logs, events),
     *(serving, generate),
-    *(fleet, tenants, usage, tokens, admin, server, agents),
+    *(overview, fleet, tenants, usage, tokens, admin, server, agents),
 )
 """In the order of `helios --help`."""
 PLUGINS = "helios.commands"
 EXIT_CODES = """\
-Exit codes: 0 done · 1 a defect of HELIOS · 2 the input is wrong · 3 a part of HELIOS does not answer ·
+Exit codes: 0 done · 1 a defect of HELIOS · 2 the input is wrong, or not allowed · 3 a part of HELIOS does not answer ·
 4 an engine (Ray, MLflow, Pulumi) failed · 5 no disk space · 6 the job, curriculum or video failed · 130 Ctrl-C
 
 HELIOS_DEBUG=1 shows tracebacks. HELIOS_HOME, HELIOS_API and HELIOS_TOKEN say where the control plane is."""

@@ -15,10 +15,26 @@ HEAD = """\
 
 """
 
+CONVENTIONS = """
+
+## Conventions
+
+- **Data**: what shows data takes `-o json` and `-o yaml`; data is on standard output, and everything said about it on
+  standard error. Tables fit 100 columns, and have no colours where there is no terminal.
+- **Bad input is never half done**: of several names or documents all are checked before anything is changed.
+- **Replicas**: `HELIOS_API` takes several URLs, separated by commas; where one does not answer, the next is asked.
+  While none does, as during a failover, what can safely be repeated is tried again for ten seconds, and this is said.
+  An apply or a submit carries an idempotency key, so that however often it is sent it is done once. Followers (`-f`,
+  `-w`) go on through restarts of the control plane.
+- **Completion**: `helios --install-completion` sets up the shell (bash, zsh, fish, PowerShell); `--show-completion`
+  prints what it would add. Names of objects are asked of the control plane; one that does not answer within a second
+  completes nothing.
+"""
+
 
 def reference() -> str:
     """The page, whole."""
-    return HEAD + EXIT_CODES + "\n" + "".join(_sections(typer.main.get_command(app), "helios"))
+    return HEAD + EXIT_CODES + CONVENTIONS + "".join(_sections(typer.main.get_command(app), "helios"))
 
 
 def _sections(command: Any, path: str) -> Iterator[str]:

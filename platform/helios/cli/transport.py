@@ -1,5 +1,6 @@
 """HTTP to the control plane: replicas tried in turn, patience while one takes over, answers as our own errors."""
 
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -45,7 +46,10 @@ class Transport:
         self._notice = notice
         self._at = 0
         self._http = httpx.Client(
-            headers={"Authorization": f"Bearer {endpoint.token}"}, timeout=timeout_s, trust_env=False
+            headers={"Authorization": f"Bearer {endpoint.token}"},
+            timeout=timeout_s,
+            trust_env=False,
+            verify=_trusted(endpoint),
         )
 
     def close(self) -> None:
@@ -212,6 +216,20 @@ def error_of(status: int, problem: Mapping[str, Any]) -> HeliosError:
     if status in _AWAY:
         return UnavailableError(detail, hint=hint)
     return (InputError if status < 500 else HeliosError)(detail, hint=hint)
+
+
+def _trusted(endpoint: Endpoint) -> "ssl.SSLContext | bool":
+    """Raises `InputError` where HELIOS_CA_FILE cannot be read; nothing is read where no TLS is spoken."""
+    if not any(url.startswith("https://") for url in endpoint.urls):
+        return False
+    context = ssl.create_default_context()
+    if endpoint.ca_file:
+        try:
+            context.load_verify_locations(endpoint.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            message = f"HELIOS_CA_FILE: no certificates can be read from {endpoint.ca_file} ({error})"
+            raise InputError(message) from error
+    return context
 
 
 def _error_of(response: "httpx.Response") -> HeliosError:

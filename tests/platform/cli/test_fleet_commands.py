@@ -152,6 +152,24 @@ def test_snapshot_is_the_whole_fleet_as_json(cli: Any, waiting: Any) -> None:
     assert data["status"]["objects"]["cells"] == {"Ready": 1}
 
 
+def test_status_of_a_control_plane_elsewhere_is_of_its_fleet(
+    cli: Any, waiting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With HELIOS_API it is that control plane which is shown: who leads, cells, work by state, the queue."""
+    port = json.loads(Path(".helios/ports.json").read_text())["api"]
+    monkeypatch.setenv("HELIOS_API", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("HELIOS_TOKEN", "a-token-for-tests")
+    result = cli("status")
+    assert result.code == 0, result.err
+    for said in ("led by nobody yet", "local", "1 healthy", "Queued 1", "Running 1", "1 wait for a place"):
+        assert said in result.out
+    assert widths(result.out) <= 100
+    data = json.loads(cli("status", "-o", "json").out)
+    assert data["cells"] == [
+        {"name": "local", "state": "Ready", "nodes": {"healthy": 1}, "gpus": 0, "gpusHeld": 0, "work": 1}
+    ]
+
+
 # Cells ----------------------------------------------------------------------------------------------------------------
 
 
@@ -307,7 +325,7 @@ def test_watch_shows_changes_as_they_come(cli: Any, up: Any, monkeypatch: pytest
 
     def last(line: str) -> bool:
         seen.set()
-        return json.loads(line)["event"] == "gone"
+        return bool(json.loads(line)["event"] == "gone")
 
     acting = threading.Thread(target=act)
     acting.start()

@@ -16,8 +16,11 @@ from helios.cli import main
 from helios.errors import (
     ConflictError,
     EngineError,
+    ForbiddenError,
     HeliosError,
     NoSpaceError,
+    TooManyError,
+    UnauthorizedError,
     UnavailableError,
     WorkFailedError,
 )
@@ -60,6 +63,9 @@ def test_help_documents_exit_codes(cli: Any) -> None:
     ("error", "code"),
     [
         (ConflictError("no", hint="do that"), 2),
+        (UnauthorizedError("no"), 2),
+        (ForbiddenError("no"), 2),
+        (TooManyError("no", hint="do that"), 2),
         (UnavailableError("no", hint="do that"), 3),
         (EngineError("no"), 4),
         (NoSpaceError("no"), 5),

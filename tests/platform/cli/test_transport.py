@@ -97,7 +97,7 @@ def test_an_embedded_control_plane_is_not_waited_for(
     dead: str, client_of: Any, notices: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Where nothing listens on this machine nothing will: it is said at once how to start it."""
-    monkeypatch.setattr(transport.time, "sleep", lambda _: pytest.fail("it waited"))
+    monkeypatch.setattr("helios.cli.transport.time.sleep", lambda _: pytest.fail("it waited"))
     with pytest.raises(UnavailableError, match="helios up"):
         client_of(dead, home=tmp_path).status()
     assert notices == []
@@ -163,3 +163,14 @@ def test_several_urls_are_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commas in HELIOS_API separate replicas, asked in that order."""
     monkeypatch.setenv("HELIOS_API", "https://a:1/, https://b:2")
     assert Endpoint.find().urls == ("https://a:1", "https://b:2")
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_certificates_that_cannot_be_read_are_the_callers_error(content: str | None, tmp_path: Path) -> None:
+    """HELIOS_CA_FILE is named with the file, before anything is sent; without TLS nobody looks at it."""
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(InputError, match=r"HELIOS_CA_FILE.*ca\.pem"):
+        Client(Endpoint("https://127.0.0.1:1", "t", ca_file=str(file)))
+    Client(Endpoint("http://127.0.0.1:1", "t", ca_file=str(file))).__exit__()

@@ -15,9 +15,9 @@ SECONDS = st.dictionaries(st.sampled_from([*STYLES, "unheard-of"]), st.floats(0,
 
 
 def drawn(rows: list[dict[str, Any]], **options: Any) -> str:
-    console = Console(width=100, file=io.StringIO())
-    console.print(usage_view(rows, by="tenant", resource="gpu", top=20, **options))
-    return console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
+    paper = io.StringIO()
+    Console(width=100, file=paper).print(usage_view(rows, by="tenant", resource="gpu", top=20, **options))
+    return paper.getvalue()
 
 
 def test_every_bucket_of_the_ledger_has_a_colour_and_a_letter() -> None:
