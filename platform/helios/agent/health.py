@@ -65,13 +65,22 @@ class Rule(Model):
         return self
 
 
+class Xid(Model):
+    """An Xid event, in words."""
+
+    xid: Integer
+    """Its number."""
+    meaning: Annotated[str, Field(min_length=1, max_length=200)]
+    """What it says."""
+
+
 class Rules(Model):
     """All that is looked for."""
 
     rules: list[Rule] = Field(min_length=1)
     """Each by itself; several may fire for one GPU."""
-    xids: dict[Integer, Annotated[str, Field(min_length=1, max_length=200)]] = Field(default={})
-    """What Xid events mean, by number."""
+    xids: list[Xid] = Field(default=[])
+    """What Xid events mean."""
 
     @model_validator(mode="after")
     def _names_once(self) -> Self:
@@ -127,6 +136,7 @@ class Health:
 
     def __init__(self, rules: Rules, state: dict[str, Any] | None = None) -> None:
         self._rules = rules
+        self._meanings = {item.xid: item.meaning for item in rules.xids}
         self._watches: dict[tuple[str, str], _Watch] = {}
         state = state or {}
         self._most = int(state.get("gpus", 0))
@@ -195,7 +205,7 @@ class Health:
         return float(missing), f"{seen} of {self._most}"
 
     def _xids(self, hits: Iterable[int]) -> list[str]:
-        return [f"Xid {xid} ({self._rules.xids.get(xid, 'unknown')})" for xid in dict.fromkeys(hits)]
+        return [f"Xid {xid} ({self._meanings.get(xid, 'unknown')})" for xid in dict.fromkeys(hits)]
 
     @staticmethod
     def _advance(rule: Rule, watch: _Watch, value: float, said: str, now: float) -> None:
