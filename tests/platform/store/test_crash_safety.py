@@ -6,47 +6,68 @@ import subprocess
 import sys
 from pathlib import Path
 
-from helios.store import open_store
+from helios.store import Gone, Record, open_store
 
+THREADS = 8
 WRITER = """
 import sys
+import threading
 from pathlib import Path
 from helios.store import Event, Record, open_store
 
-store = open_store(Path(sys.argv[1]))
-number = 0
-while True:
-    number += 1
-    name = f"job-{number}"
-    record = store.create(Record("Job", name, status={"n": number}))
-    store.save(record.with_status(state="Queued"), events=[Event("Job", name, record.uid, "Queued", "waits")])
-    print(number, flush=True)
+place = sys.argv[1]
+store = open_store(place if "://" in place else Path(place))
+say = threading.Lock()
+
+def write(thread):
+    number = 0
+    while True:
+        number += 1
+        name = f"job-{thread}-{number}"
+        record = store.create(Record("Job", name, status={"n": number}))
+        store.save(record.with_status(state="Queued"), events=[Event("Job", name, record.uid, "Queued", "waits")])
+        if number % 3 == 0:
+            gone = store.create(Record("Job", f"gone-{thread}-{number}"))
+            store.remove(gone)
+        with say:
+            print(thread, number, flush=True)
+
+for thread in range(int(sys.argv[2])):
+    threading.Thread(target=write, args=(thread,)).start()
 """
 
 
-def test_kill_while_writing_loses_no_acknowledged_write(tmp_path: Path) -> None:
-    """SIGKILL in the middle of writing, all that was acknowledged is there, and whole."""
-    path = tmp_path / "helios.db"
-    acknowledged = _write_until_killed(path, at_least=25)
-    store = open_store(path)
+def test_kill_during_group_commits_loses_no_acknowledged_write(place: Path | str) -> None:
+    """SIGKILL while threads share transactions: all that was acknowledged is there, whole, and in one order."""
+    acknowledged = _write_until_killed(place, at_least=60)
+    store = open_store(place)
     records = {record.name: record for record in store.records("Job")}
     queued = [event for event in store.events(limit=100_000) if event.reason == "Queued"]
-    for number in range(1, acknowledged + 1):
-        assert records[f"job-{number}"].state == "Queued"
+    for thread, last in acknowledged.items():
+        for number in range(1, last + 1):
+            assert records[f"job-{thread}-{number}"].state == "Queued"
+            assert f"gone-{thread}-{number}" not in records
     # The status and its event are one write: never one without the other.
     assert len(queued) == sum(record.state == "Queued" for record in records.values())
-    assert store.revision() >= 2 * acknowledged
+    changes = store.changes(0, limit=100_000)
+    removed = {item.name for item in changes.items if isinstance(item, Gone)}
+    assert {f"gone-{thread}-{n}" for thread, last in acknowledged.items() for n in range(3, last + 1, 3)} <= removed
+    assert {item.name: item for item in changes.items if isinstance(item, Record)} == records
+    assert store.create(Record("Job", "after")).resource_version == changes.revision + 1
     store.close()
 
 
-def _write_until_killed(path: Path, *, at_least: int) -> int:
-    """The last number that the writer said is written."""
-    with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True) as writer:
+def _write_until_killed(place: Path | str, *, at_least: int) -> dict[int, int]:
+    """The last number that each thread of the writer said is written."""
+    command = [sys.executable, "-c", WRITER, str(place), str(THREADS)]
+    acknowledged: dict[int, int] = {}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
-        acknowledged = 0
         for line in writer.stdout:
-            acknowledged = int(line)
-            if acknowledged == at_least:
+            thread, number = map(int, line.split())
+            acknowledged[thread] = number
+            if sum(acknowledged.values()) == at_least:
                 os.kill(writer.pid, signal.SIGKILL)
     assert writer.returncode == -signal.SIGKILL
+    assert len(acknowledged) > 1
     return acknowledged
