@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import TypeVar
 
@@ -149,19 +149,20 @@ class _Known:
 class _Pending:
     """When the newest revisions of this process were written, until they are delivered."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._written: deque[tuple[int, float]] = deque(maxlen=most)
         self._lock = threading.Lock()
+        self._monotonic = monotonic
         self._watched = False
 
     def wrote(self, revision: int) -> None:
         with self._lock:
-            self._written.append((revision, time.monotonic()))
+            self._written.append((revision, self._monotonic()))
 
     def delivered(self, revision: int) -> list[float]:
         """Seconds since each of the writes that this delivers; what was written before anybody watched has no lag."""
         with self._lock:
-            now = time.monotonic()
+            now = self._monotonic()
             lags = []
             while self._written and self._written[0][0] <= revision:
                 lags.append(now - self._written.popleft()[1])

@@ -115,11 +115,10 @@ def test_cycle_and_write_have_their_histograms() -> None:
     assert value("helios_store_write_batch_size_sum") == batches + 12
 
 
-def test_watch_lag_is_from_a_write_to_its_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watch_lag_is_from_a_write_to_its_delivery() -> None:
     """A delivery stands for all writes up to its revision, each counted once; what nobody watches is forgotten."""
     clock = iter([10.0, 11.0, 100.0, 101.0, 103.0, 110.0, 111.0])
-    monkeypatch.setattr("time.monotonic", lambda: next(clock))
-    pending = metrics._Pending(2)
+    pending = metrics._Pending(2, monotonic=lambda: next(clock))
     pending.wrote(5)
     assert pending.delivered(6) == [], "nobody was watching when it was written"
     for revision in (7, 9, 12):
