@@ -28,7 +28,7 @@ class Elector:
     """A candidate for one lease.
 
     Args:
-        holder: who this is; unique among the candidates.
+        holder: who this is; unique among the candidates. What an earlier process of this name held need not run out.
         term_s: how long a lease stands without a renewal; failover takes this and a third more at the most.
         sole: nobody else can be running (the state folder is locked), so a lease of an earlier process is free.
     """
@@ -81,7 +81,8 @@ class Elector:
         last = self._sighting
         if last is None or last.lease != seen:
             self._sighting = _Sighting(seen, now)
-            return False
+            # At the first look, a lease under our own name is that of the process whose place we took.
+            return last is None and seen.holder == self._holder
         return now - last.at >= seen.term_s
 
     def _hold(self, lease: Lease, stop: threading.Event, lead: Callable[[Lease, threading.Event], None]) -> None:

@@ -105,6 +105,17 @@ def test_leader_that_stands_still_is_replaced_and_its_writes_are_refused(make_st
         second.end()
 
 
+def test_leader_that_is_started_again_need_not_wait(make_store: Callable[[], Store]) -> None:
+    """A process that takes the place of one of the same name takes its lease at once; another name waits."""
+    store = make_store()
+    killed = Elector(store, "control", "a", term_s=DEADLINE_S).try_take()
+    assert killed is not None
+    assert Elector(store, "control", "b", term_s=DEADLINE_S).try_take() is None
+    again = Elector(store, "control", "a", term_s=DEADLINE_S).try_take()
+    assert again is not None
+    assert again.token == killed.token + 1
+
+
 def test_leader_that_cannot_reach_its_store_leads_no_more(make_store: Callable[[], Store]) -> None:
     """When renewals fail for a whole term it stops by itself, whatever it can or cannot see."""
 
