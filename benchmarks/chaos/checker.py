@@ -181,6 +181,7 @@ class Fault:
         at: when it was done; seconds since the epoch.
         target: of whom (`server-1`, `agents-2`, `database`).
         leader: it took the leader away.
+        alone: no other replica was ready to lead.
         control: it disturbed whoever leads, or could lead next.
     """
 
@@ -188,18 +189,31 @@ class Fault:
     kind: str
     target: str
     leader: bool = False
+    alone: bool = False
     control: bool = False
 
 
-def failovers(faults: Iterable[Fault], events: Iterable[Event]) -> tuple[tuple[float, ...], int]:
-    """Seconds from each loss of a leader to the next decision about a job, and how many of the losses do not count.
+@dataclass(frozen=True, slots=True)
+class Failovers:
+    """Seconds from each loss of a leader to the next decision about a job.
 
-    A decision is a transition of a job in the event log: only who leads makes one. A loss does not count where the
-    control plane was disturbed again before that decision.
+    Attributes:
+        standby: where another replica was ready to lead.
+        alone: where none was, so that a program had to be started first.
+        spoiled: losses after which the control plane was disturbed again before that decision.
     """
+
+    standby: tuple[float, ...]
+    alone: tuple[float, ...]
+    spoiled: int
+
+
+def failovers(faults: Iterable[Fault], events: Iterable[Event]) -> Failovers:
+    """Time each loss; a decision is a transition of a job in the event log, which only who leads can make."""
     decided = sorted(event.time for event in events if event.kind == "Job" and entered(event))
     disturbed = sorted((fault for fault in faults if fault.control), key=lambda fault: fault.at)
-    times, spoiled = [], 0
+    times: dict[bool, list[float]] = {False: [], True: []}
+    spoiled = 0
     for index, fault in enumerate(disturbed):
         if not fault.leader:
             continue
@@ -208,5 +222,5 @@ def failovers(faults: Iterable[Fault], events: Iterable[Event]) -> tuple[tuple[f
         if after is None or after > following:
             spoiled += 1
         else:
-            times.append(after - fault.at)
-    return tuple(times), spoiled
+            times[fault.alone].append(after - fault.at)
+    return Failovers(tuple(times[False]), tuple(times[True]), spoiled)

@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.chaos.checker import Fault
 from benchmarks.chaos.processes import RESTART_S, Program
@@ -27,6 +27,7 @@ class Targets:
         agent_ways: the ways of each agent program to every server, by agent program.
         databases: the way of each server to its database, by server; empty where it has it in a file.
         leader: name of the server that leads now, or empty.
+        is_ready: whether the server of that name answers, with its database.
     """
 
     servers: Mapping[str, Program]
@@ -35,6 +36,10 @@ class Targets:
     agent_ways: Mapping[str, Sequence[Proxy]]
     databases: Mapping[str, Proxy]
     leader: Callable[[], str]
+    is_ready: Callable[[str], bool]
+
+    def nobody_else(self, server: str) -> bool:
+        return not any(self.is_ready(name) for name in self.servers if name != server)
 
 
 class FaultDriver:
@@ -119,9 +124,9 @@ class FaultDriver:
         program = programs.get(name)
         if program is None or not program.is_up:
             return None
-        at = time.time()
+        alone, at = leader and self._targets.nobody_else(name), time.time()
         program.kill(restart_after=self._dice.uniform(*RESTART_S))
-        return Fault(at, "kill", name, leader=leader, control=name in self._targets.servers)
+        return Fault(at, "kill", name, leader=leader, alone=alone, control=name in self._targets.servers)
 
     def _pause_leader(self) -> Fault | None:
         return self._pause(self._targets.leader(), self._targets.servers, leader=True)
@@ -133,10 +138,10 @@ class FaultDriver:
         program = programs.get(name)
         if program is None or not program.is_up:
             return None
-        at = time.time()
+        alone, at = leader and self._targets.nobody_else(name), time.time()
         program.pause()
         self._later(self._dice.uniform(*PAUSE_S), program.resume)
-        return Fault(at, "pause", name, leader=leader, control=name in self._targets.servers)
+        return Fault(at, "pause", name, leader=leader, alone=alone, control=name in self._targets.servers)
 
     def _replace_agents(self) -> Fault | None:
         """Pause an agent program, start its successor, and wake the old one up later: it must stand down."""
@@ -161,13 +166,15 @@ class FaultDriver:
             return None
         name = self._dice.choice(sorted(self._targets.databases))
         leader = name == self._targets.leader()
-        return self._cut(f"database of {name}", [self._targets.databases[name]], leader=leader, control=True)
+        alone = leader and self._targets.nobody_else(name)
+        done = self._cut(f"database of {name}", [self._targets.databases[name]])
+        return done and replace(done, leader=leader, alone=alone, control=True)
 
-    def _cut(self, target: str, ways: Sequence[Proxy], *, leader: bool = False, control: bool = False) -> Fault | None:
+    def _cut(self, target: str, ways: Sequence[Proxy]) -> Fault | None:
         if any(way.is_cut for way in ways):
             return None
         at = time.time()
         for way in ways:
             way.cut()
             self._later(self._dice.uniform(*CUT_S), way.mend)
-        return Fault(at, "cut", target, leader=leader, control=control)
+        return Fault(at, "cut", target)

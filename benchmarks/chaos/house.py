@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 from benchmarks.chaos.client import Client
 from benchmarks.chaos.faults import Targets
 from benchmarks.chaos.fleet import CellPlan
@@ -96,6 +97,7 @@ def a_house(database: str, plans: tuple[CellPlan, ...], folder: Path) -> Iterato
             agent_ways=ways,
             databases={name: way for name, (_, way) in databases.items() if way is not None},
             leader=lambda: _leader(store),
+            is_ready=lambda name: _is_ready(ports[name]),
         )
         yield House(folder, plans, store, client, targets, tuple(ways["agents-0"]))
 
@@ -145,6 +147,13 @@ def _agents(name: str, plans: list[CellPlan], ways: list[Proxy], *, client: Clie
     path.write_text(json.dumps({"api": ",".join(f"http://127.0.0.1:{way.port}" for way in ways), "cells": cells}))
     command = [sys.executable, "-m", "benchmarks.chaos.agents", str(path)]
     return Program(name, command, log=folder / "logs" / f"{name}.log")
+
+
+def _is_ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=0.5, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def _leader(store: Store) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos.blackout import RIGHT_S, Blackout
-from benchmarks.chaos.checker import Facts, Fault, Finding
+from benchmarks.chaos.checker import Facts, Failovers, Fault, Finding
 from rich.console import Console
 from rich.table import Table
 
@@ -31,8 +31,7 @@ class Outcome:
     faults: tuple[Fault, ...]
     blackout: Blackout
     waits: tuple[float, ...]
-    failovers: tuple[float, ...]
-    spoiled: int
+    failovers: Failovers
     findings: tuple[Finding, ...]
 
 
@@ -57,7 +56,12 @@ def figures_of(outcome: Outcome) -> list[dict[str, Any]]:
         _figure(outcome, name, value=value, unit=unit, goal=goal, better=better)
         for name, value, unit, goal, better in plain
     ]
-    timed = (("failover", outcome.failovers, FAILOVER_S), ("wait for acceptance", outcome.waits, None))
+    times, single = outcome.failovers, outcome.store == "sqlite"
+    timed = (
+        ("failover to a replica that was ready", times.standby, FAILOVER_S),
+        ("failover to a program that had to start", times.alone, FAILOVER_S if single else None),
+        ("wait for acceptance", outcome.waits, None),
+    )
     for name, values, limit in timed:
         if values:
             middle, longest, n = statistics.median(values), max(values), len(values)
@@ -93,8 +97,9 @@ def show(outcome: Outcome, console: Console) -> None:
     console.print(table)
     kinds = Counter(f"{fault.kind} {fault.target.rstrip('-0123456789')}" for fault in outcome.faults)
     console.print("faults: " + ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common()))
-    console.print(f"leaders lost: {len(outcome.failovers) + outcome.spoiled}, of which {outcome.spoiled} were followed "
-                  "by another fault before the next decision and are not timed")  # fmt: skip
+    times = outcome.failovers
+    lost = len(times.standby) + len(times.alone) + times.spoiled
+    console.print(f"leaders lost: {lost}; {times.spoiled} of them are not timed, as the next fault came first")
     ends = Counter(record.state for record in outcome.facts.records)
     console.print("ends: " + ", ".join(f"{count} {state}" for state, count in ends.most_common()))
     for rule, count in Counter(finding.rule for finding in outcome.findings).most_common():

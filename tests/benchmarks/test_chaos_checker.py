@@ -177,7 +177,7 @@ def test_the_cells_own_complaints_are_found() -> None:
 
 
 def test_failover_is_from_the_loss_to_the_next_decision() -> None:
-    """Followers' losses do not count, nor do losses after which the control plane was disturbed again too soon."""
+    """Followers' losses do not count, nor do those before whose next decision something else was done."""
     faults = [
         Fault(T + 0, "kill", "server-1", leader=True, control=True),
         Fault(T + 20, "kill", "server-2", control=True),
@@ -185,13 +185,16 @@ def test_failover_is_from_the_loss_to_the_next_decision() -> None:
         Fault(T + 41, "cut", "agents-1"),
         Fault(T + 42, "cut", "database", control=True),
         Fault(T + 60, "kill", "server-2", leader=True, control=True),
+        Fault(T + 80, "kill", "server-2", leader=True, alone=True, control=True),
     ]
     events = [
         event("Queued: waits", 6.5),
         Event("Cell", "east", "c", "Ready", "Ready is True", time=T + 0.1),
         event("job 'a' accepted", 0.2),
         event("Admitted: best of", 50),
+        event("Admitted: best of", 89),
     ]
-    times, spoiled = failovers(faults, events)
-    assert list(times) == pytest.approx([6.5])
-    assert spoiled == 2
+    found = failovers(faults, events)
+    assert list(found.standby) == pytest.approx([6.5])
+    assert list(found.alone) == pytest.approx([9])
+    assert found.spoiled == 2
