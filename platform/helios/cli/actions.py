@@ -11,7 +11,7 @@ from helios.cli.completion import WORK, complete_job, complete_work
 from helios.cli.confirming import confirmed
 from helios.cli.follow import ENDED
 from helios.cli.objects import SelectorOption
-from helios.cli.output import err, examples, out
+from helios.cli.output import err, examples, out, said
 from helios.cli.submit import FollowOption, finish, mlflow_of
 from helios.cli.targets import find_all, find_work
 from helios.errors import InputError
@@ -53,7 +53,7 @@ def cancel(
             return
         for kind, name in work:
             client.cancel(kind, name)
-            out().print(f"{kind.lower()}/{escape(name)} cancelled", soft_wrap=True)
+            said(f"{kind.lower()}/{escape(name)} cancelled")
 
 
 def preempt(
@@ -69,7 +69,7 @@ def preempt(
     with connect() as client:
         for kind, name in _named(client, names, ("Job",)):
             client.action(kind, name, "preempt")
-            out().print(f"job/{escape(name)} makes room; it goes back to the queue", soft_wrap=True)
+            said(f"job/{escape(name)} makes room; it goes back to the queue")
 
 
 def rerun(

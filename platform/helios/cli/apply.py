@@ -1,5 +1,6 @@
 """`helios apply`: documents in, objects out."""
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +76,8 @@ def apply_all(client: Client, documents: "list[Loaded]", *, console: Console) ->
         applied.append(done)
         style = {"created": "green", "configured": "yellow"}.get(done.result, "dim")
         kind, name = loaded.document.kind.lower(), loaded.document.metadata.name
-        console.print(f"{kind}/{escape(name)} [{style}]{done.result}[/{style}]", soft_wrap=True)
+        with contextlib.suppress(SystemExit):  # the reader of a pipe went away; what was begun is finished
+            console.print(f"{kind}/{escape(name)} [{style}]{done.result}[/{style}]", soft_wrap=True)
     return applied
 
 

@@ -92,6 +92,11 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._transport.close()
 
+    @property
+    def url(self) -> str:
+        """The replica that answered last."""
+        return self._transport.url
+
     # Objects ----------------------------------------------------------------------------------------------------------
 
     def apply(self, document: Mapping[str, Any]) -> Applied:

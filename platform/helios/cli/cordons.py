@@ -10,7 +10,7 @@ from rich.markup import escape
 from helios.cli.client import Client, connect
 from helios.cli.completion import complete_cell
 from helios.cli.confirming import confirmed
-from helios.cli.output import err, examples, out
+from helios.cli.output import err, examples, out, said
 from helios.cli.placements import held_by, holders
 from helios.cli.steady import steady
 from helios.errors import NotFoundError, UnavailableError
@@ -72,7 +72,7 @@ def _ask(verb: str, name: str, nodes: Sequence[str] | None, *, reason: str, done
         for node in nodes or ("",):
             client.cell_action(name, verb, node=node, reason=reason)
             whose = f"cell/{name} node {node}" if node else f"cell/{name}"
-            out().print(f"{escape(whose)} {done}", soft_wrap=True)
+            said(f"{escape(whose)} {done}")
 
 
 def _await_empty(name: str, nodes: Sequence[str], *, timeout_s: float) -> None:

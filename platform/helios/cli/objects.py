@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from helios.cli.client import KINDS, Client, Object, connect, kind_of
 from helios.cli.completion import complete_kind, complete_name
-from helios.cli.output import Format, FormatOption, err, examples, out, show
+from helios.cli.output import Format, FormatOption, err, examples, out, said, show
 from helios.cli.sse import StreamEvent
 from helios.cli.steady import streamed
 from helios.cli.tables import objects_table
@@ -75,7 +75,7 @@ def delete(
             client.get(what, name)
         for name in names:
             client.delete(what, name)
-            out().print(f"{what.lower()}/{escape(name)} deleted")
+            said(f"{what.lower()}/{escape(name)} deleted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +140,11 @@ def _changes(wanted: _Wanted, revision: int, present: dict[str, Object]) -> Iter
                     after, items = wanted.look(client)
                 except NotFoundError:
                     after, items = client.status()["revision"], []
-            present.clear()
-            present.update((item["metadata"]["name"], item) for item in items)
-            yield from (("changed", item) for item in items)
+            left = {item["metadata"]["name"] for item in items}
+            yield from (("gone", present.pop(name)) for name in sorted(set(present) - left))
+            for item in items:
+                present[item["metadata"]["name"]] = item
+                yield "changed", item
 
 
 def _notice(said: str) -> None:

@@ -1,5 +1,6 @@
 """What every command prints with: consoles, the formats of `-o`, tables that fit 100 columns, and durations."""
 
+import contextlib
 import json
 import sys
 import time
@@ -50,6 +51,12 @@ def err() -> Console:
 def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else WIDTH)
+
+
+def said(line: str) -> None:
+    """Print a line about something that was done; a reader who went away does not keep the rest from being done."""
+    with contextlib.suppress(SystemExit):  # which is how rich ends a program whose pipe is broken
+        out().print(line, soft_wrap=True)
 
 
 def examples(*commands: str) -> str:

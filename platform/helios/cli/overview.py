@@ -42,7 +42,7 @@ def _fleet(client: Client) -> dict[str, Any]:
             counts["work"] += 1
             counts["gpus"] += devices(place)[1]
     cells = [_cell(cell, held.get(cell["metadata"]["name"]) or Counter()) for cell in client.list("Cell")]
-    return {"api": client.endpoint.url, **client.status(), "cells": cells, "waiting": len(client.queue()["items"])}
+    return {**client.status(), "api": client.url, "cells": cells, "waiting": len(client.queue()["items"])}
 
 
 def _cell(cell: Object, held: Counter[str]) -> dict[str, Any]:

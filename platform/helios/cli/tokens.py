@@ -10,7 +10,7 @@ from rich.text import Text
 
 from helios.cli.client import connect
 from helios.cli.completion import complete_cell, complete_tenant
-from helios.cli.output import Format, FormatOption, err, examples, out, show, table_of
+from helios.cli.output import Format, FormatOption, err, examples, said, show, table_of
 from helios.errors import NotFoundError
 
 NEVER = "never"
@@ -90,7 +90,7 @@ def revoke(
                 raise NotFoundError("token", token_id, known=known, hint="`helios token list` shows the ids")
         for token_id in ids:
             client.revoke_token(token_id)
-            out().print(f"token/{escape(token_id)} revoked")
+            said(f"token/{escape(token_id)} revoked")
 
 
 @token_app.command(epilog=examples("helios token whoami", "helios token whoami -o json"))

@@ -95,24 +95,44 @@ class Transport:
     @contextmanager
     def stream(self, path: str, *, params: Mapping[str, Any], headers: Mapping[str, str]) -> "Iterator[httpx.Response]":
         """Open a stream on the first replica that gives one; raises `UnavailableError` also where it breaks."""
-        import httpx
-
-        timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_S)
-        with self._translated():
-            request = self._http.build_request("GET", self.url + path, params=params, headers=headers, timeout=timeout)
         try:
-            with self._translated():
-                response = self._http.send(request, stream=True)
-                try:
-                    if response.status_code >= 400:
-                        response.read()
-                        raise _error_of(response)
+            response = self._opened(path, params=params, headers=headers)
+            try:
+                with self._translated():
                     yield response
-                finally:
-                    response.close()
+            finally:
+                response.close()
         except _NoAnswerError as failed:
             self._next()
             raise failed.error from failed
+
+    def _opened(self, path: str, *, params: Mapping[str, Any], headers: Mapping[str, str]) -> "httpx.Response":
+        """Ask the replicas in turn; raises `_NoAnswerError` of the last one."""
+        import httpx
+
+        timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_S)
+        for further in reversed(range(len(self.endpoint.urls))):
+            try:
+                with self._translated():
+                    request = self._http.build_request(
+                        "GET", self.url + path, params=params, headers=headers, timeout=timeout
+                    )
+                    response = self._http.send(request, stream=True)
+                    if response.status_code < 400:
+                        return response
+                    response.read()
+            except _NoAnswerError:
+                if not further:
+                    raise
+                self._next()
+                continue
+            error = _error_of(response)
+            if response.status_code not in _AWAY:
+                raise error
+            if not further:
+                raise _NoAnswerError(error, arrived=True)
+            self._next()
+        raise AssertionError("an endpoint has at least one URL")
 
     def _round(
         self, tries: "_Tries", method: str, path: str, *, repeatable: bool, wait_s: float, **options: Any

@@ -79,6 +79,23 @@ def test_the_next_replica_answers_for_one_that_is_gone(dead: str, serve: Any, cl
     assert notices == []
 
 
+def test_a_stream_comes_from_the_next_replica(dead: str, serve: Any, client_of: Any) -> None:
+    """A watch goes over a dead replica and one that is starting to the one that streams."""
+    stream = Response(b'event: changed\nid: 3\ndata: {"a": 1}\n\n', media_type="text/event-stream")
+    client = client_of(dead, serve(Replica(AWAY)), serve(Replica(stream)))
+    assert [(event.id, event.data) for event in client.watch("Job", after=2)] == [("3", {"a": 1})]
+
+
+def test_a_stream_that_nobody_gives_is_unavailable(dead: str, serve: Any, client_of: Any) -> None:
+    """Whether replicas are dead or not ready, the watcher hears of it as of any other call."""
+    with pytest.raises(UnavailableError):
+        list(client_of(dead).watch("Job", after=0))
+    with pytest.raises(UnavailableError):
+        list(client_of(serve(Replica(AWAY))).watch("Job", after=0))
+    with pytest.raises(NotFoundError):
+        list(client_of(serve(Replica(GONE))).watch("Job", after=0))
+
+
 def test_a_call_is_tried_again_until_somebody_leads(serve: Any, client_of: Any, notices: Any) -> None:
     """A failover costs a notice and some seconds, not the command."""
     replica = Replica(AWAY, AWAY, OK)
