@@ -88,8 +88,8 @@ def _absent(machine: JobMachine, seen: LaunchStatus) -> None:
 
 
 def _alive(machine: JobMachine, seen: LaunchStatus) -> None:
-    if seen.phase is Phase.STARTING and machine.state is JobState.ADMITTED:
-        machine.start()
+    if seen.phase is Phase.STARTING:
+        machine.start(seen.reason, seen.message)
     if seen.phase is Phase.RUNNING and machine.state in {JobState.ADMITTED, JobState.STARTING}:
         machine.run()
     machine.report(seen.progress)

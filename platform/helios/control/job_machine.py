@@ -94,8 +94,14 @@ class JobMachine(Machine):
         fields["heldOff"] = None
         self._move(JobState.ADMITTED, "Admitted", message, **fields)
 
-    def start(self) -> None:
-        self._move(JobState.STARTING, "Starting", f"cell {self._cell()} is starting it")
+    def start(self, reason: str = "", message: str = "") -> None:
+        """Its cell has taken it; `Provisioning` as a reason says that it waits for nodes there."""
+        reason, message = reason or "Starting", message or f"cell {self._cell()} is starting it"
+        if self.state is JobState.ADMITTED:
+            self._move(JobState.STARTING, reason, message)
+        elif self.state is JobState.STARTING and self.record.status.get("reason") != reason:
+            self.record = self.record.with_status(reason=reason, message=message)
+            self._event(reason, message)
 
     def run(self) -> None:
         started = self.record.status.get("startedAt", timestamp(self.now))

@@ -1,18 +1,22 @@
 """What the replica that leads says about the fleet in numbers: queue, objects, GPUs, where GPU time goes."""
 
+import logging
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from helios.control.accounting import Meter
+from helios.control.accounting import Meter, settled_before
 from helios.control.index import KINDS, Index
 from helios.control.watching import Watcher
+from helios.errors import HeliosError
 from helios.ports import Clock
 from helios.scheduler import Snapshot
 from helios.store import Allocation, Mirror, Record, Store, seconds
 from helios.telemetry import metrics
 
 EVERY_S = 5.0
+RECENT_S = 60.0
+_log = logging.getLogger(__name__)
 
 
 class Measures:
@@ -29,11 +33,26 @@ class Measures:
         self._due = 0.0
 
     def begin(self, store: Store) -> None:
-        """Begin to lead: GPU time goes on from all that the store knows of. Nobody else writes any more."""
+        """Begin to lead: GPU time goes on from all that the store knows of. Nobody else writes any more.
+
+        What was closed long ago is added up beside it: a hundred thousand allocations must not hold up a failover.
+        """
         metrics.set_leader(True)
+        since = self._clock.now() - RECENT_S
         with self._lock:
-            self._meter = Meter(store.allocations())
+            meter = self._meter = Meter(store.allocations(since=since), since=since)
             self._due = 0.0
+
+        def add_history() -> None:
+            try:
+                settled = settled_before(store.allocations(), since)
+            except HeliosError as error:
+                _log.warning("GPU time of the past is not in the metrics: %s", error.message)
+                return
+            with self._lock:
+                meter.add(settled)
+
+        threading.Thread(target=add_history, name="helios-history", daemon=True).start()
 
     def end(self) -> None:
         with self._lock:

@@ -32,6 +32,8 @@ TRY_AGAIN_S = 5.0
 """After what a controller could not do."""
 PROGRESS_PER_S = 50.0
 """Progress records written a second over all jobs; with more jobs each is written less often."""
+SLOWEST_PROGRESS_S = 100.0
+"""Written at least so often: a job that seems silent for longer would count as idle."""
 MARKED_A_CYCLE = 500
 """Records that are told in one cycle why they wait; the rest in the next ones."""
 
@@ -141,7 +143,7 @@ class Reconciler:
         steady = ("phase", "checkpoint_step", "restarts", "message")
         if any(old.get(name) != new.get(name) for name in steady):
             return False
-        every = max(1.0, len(self._settled) / PROGRESS_PER_S)
+        every = min(max(1.0, len(self._settled) / PROGRESS_PER_S), SLOWEST_PROGRESS_S)
         if now - self._progress_at.get(before.uid, 0.0) < every:
             return True
         self._progress_at[before.uid] = now
@@ -222,7 +224,8 @@ class Reconciler:
             self._forget(saved.uid)
             return
         due = schedule.next_due(saved, spec) if spec.schedule else job.next_due(saved, spec)
-        self._watcher.look_at("Job", record.name, due)
+        times = [moment for moment in (due, accounting.next_due(saved)) if moment is not None]
+        self._watcher.look_at("Job", record.name, min(times, default=None))
         for until in saved.status.get("heldOff", {}).values():
             self._watcher.schedule_at(seconds(until))
 
