@@ -52,6 +52,11 @@ class Watcher:
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     lagging: bool = False
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything that matched has been taken out."""
+        return not self.frames and not self.lagging
+
     def put(self, frame: Frame) -> None:
         if self.lagging:
             return

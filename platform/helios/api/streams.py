@@ -129,7 +129,7 @@ async def _changes(hub: Hub, watcher: Watcher, missed: list["_Missed"], after: i
                 at = item.revision
                 yield item.content
         watcher.ready.clear()
-        if not await waited(watcher.ready, BOOKMARK_S):
+        if not watcher.lagging and not await waited(watcher.ready, BOOKMARK_S) and watcher.is_idle:
             # Nothing waits here, so everything up to the hub's revision was sent or is of no interest.
             at = max(at, hub.revision)
             yield _bookmark(at)
