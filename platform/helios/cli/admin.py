@@ -19,8 +19,6 @@ from helios.errors import ConflictError, HeliosError, InputError
 if TYPE_CHECKING:
     from helios.store import Lease, Store
 
-LEASE = "control"
-"""Name of the lease of the replica that leads."""
 LOOK_EVERY_S = 0.2
 
 admin_app = typer.Typer(no_args_is_help=True, help="Operating the store: backup, restore, migrations, the audit log.")
@@ -174,6 +172,8 @@ def _place(database: str) -> Path | str:
 
 def _refuse_where_led(store: "Store") -> None:
     """Raise `ConflictError` where a server renews the lease; it is watched for its term, for clocks may differ."""
+    from helios.control.plane import LEASE
+
     first = store.lease(LEASE)
     if first is None or not first.holder:
         return

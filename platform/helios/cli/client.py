@@ -37,6 +37,9 @@ KINDS: Mapping[str, str] = {
 }
 """Plural (as in URLs) by kind; written out so that `helios --help` need not import the spec."""
 
+TIMEOUT_S = 30.0
+REPLICA_TIMEOUT_S = 10.0
+"""How long a replica may take to answer where there is another one to ask."""
 PAGE = 1000
 """Objects asked for at a time; the most that the API gives."""
 Object = dict[str, Any]
@@ -79,7 +82,7 @@ class Client:
         self,
         endpoint: Endpoint,
         *,
-        timeout_s: float = 30.0,
+        timeout_s: float = TIMEOUT_S,
         patience_s: float = 0.0,
         notice: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -234,9 +237,13 @@ class Client:
 
 def connect(*, patience_s: float = PATIENCE_S) -> Client:
     """Find the control plane and return a client of it; raises `UnavailableError` where there is none."""
-    return Client(
-        Endpoint.find(), patience_s=patience_s, notice=lambda said: err().print(said, style="yellow", soft_wrap=True)
-    )
+
+    def notice(said: str) -> None:
+        err().print(said, style="yellow", soft_wrap=True)
+
+    endpoint = Endpoint.find()
+    timeout_s = REPLICA_TIMEOUT_S if endpoint.others else TIMEOUT_S
+    return Client(endpoint, timeout_s=timeout_s, patience_s=patience_s, notice=notice)
 
 
 def _path(kind: str, name: str, *rest: str) -> str:

@@ -15,7 +15,7 @@ from helios.cli.output import Format, FormatOption, err, examples, out, said, sh
 from helios.cli.sse import StreamEvent
 from helios.cli.steady import streamed
 from helios.cli.tables import objects_table
-from helios.errors import CompactedError, InputError, NotFoundError
+from helios.errors import CompactedError, InputError, NotFoundError, nearest
 
 KindArgument = Annotated[
     str, typer.Argument(help=f"One of: {', '.join(KINDS.values())}.", autocompletion=complete_kind)
@@ -56,6 +56,8 @@ def get(
     wanted = _Wanted(what, name or "", selector, tenant, state)
     with connect() as client:
         revision, items = wanted.look(client)
+        if not items:
+            _doubt(client, wanted)
     if watch:
         _watch(wanted, revision, items, how)
     elif name:
@@ -104,6 +106,23 @@ class _Wanted:
         state = (item.get("status") or {}).get("state") or "Pending"
         tenant = (item.get("spec") or {}).get("tenant")
         return self.state in {"", state} and self.tenant in {"", tenant}
+
+
+def _doubt(client: Client, wanted: _Wanted) -> None:
+    """Where nothing was found, say what in the question may be a typo.
+
+    Raises:
+        NotFoundError: there is no such tenant.
+    """
+    if wanted.tenant:
+        client.get("Tenant", wanted.tenant)
+    plural = KINDS[wanted.kind]
+    present = client.status()["objects"][plural]
+    if wanted.state and wanted.state not in present:
+        near = nearest(wanted.state, present)
+        meant = f" Did you mean {near}?" if near else ""
+        states = ", ".join(sorted(present)) or "none"
+        err().print(f"Nothing is {escape(wanted.state)}.{meant} States of {plural} now: {states}", style="dim")
 
 
 def _watch(wanted: _Wanted, revision: int, items: Iterable[Object], how: Format) -> None:

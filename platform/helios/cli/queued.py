@@ -25,6 +25,8 @@ def queue(
     """Show what waits, first things first: place in the queue, what it asks for, how long it waits, and why."""
     with connect() as client:
         waiting = [item for item in client.queue()["items"] if tenant in {"", item["tenant"]}]
+        if tenant and not waiting:
+            client.get("Tenant", tenant)  # a name that nobody has is a typo, not an empty queue
     show(waiting, how, lambda: queue_table(waiting, empty="nothing waits"))
 
 

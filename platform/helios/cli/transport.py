@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PATIENCE_S = 10.0
 """How long a call is tried again: longer than another replica needs to take over."""
 CONNECT_S = 5.0
-SILENCE_S = 60.0
+SILENCE_S = 20.0
 """A stream that says nothing for so long, not even that nothing happened, is broken."""
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 2.0

@@ -1,6 +1,9 @@
 """The commands against a living control plane over real HTTP: what they print, and what they exit with."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -293,3 +296,17 @@ def test_wrong_token_is_a_clear_error(cli: Any, up: Any, monkeypatch: pytest.Mon
     result = cli("get", "jobs")
     assert result.code == 2
     assert "token" in result.err
+
+
+def test_reader_that_leaves_does_not_leave_a_submit_half_done(cli: Any, up: Any, tmp_path: Path) -> None:
+    """`helios submit ... | head -1`: every document is applied, though nobody reads of it."""
+    jobs = "---\n".join(JOB.replace("name: j,", f"name: j{number},") for number in range(5))
+    write(jobs)
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "helios.cli.main", "submit", "doc.yaml"]
+    try:
+        subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, cwd=tmp_path, check=False, timeout=60)
+    finally:
+        os.close(writing)
+    assert len(up.house.store.records("Job")) == 5

@@ -291,6 +291,17 @@ def test_get_filters_by_tenant_and_state(cli: Any, waiting: Any) -> None:
     assert cli("get", "job", "runs", "--state", "Running").code == 2
 
 
+def test_filter_that_finds_nothing_says_what_may_be_a_typo(cli: Any, waiting: Any) -> None:
+    """A tenant that nobody has is an error with the nearest one, a state that nothing is in a note."""
+    for words in (("get", "jobs"), ("queue",)):
+        wrong = cli(*words, "--tenant", "reserch")
+        assert wrong.code == 2
+        assert "did you mean 'research'?" in wrong.err
+    state = cli("get", "jobs", "--state", "Runing")
+    assert (state.code, state.out) == (0, "no jobs\n")
+    assert "Did you mean Running?" in state.err
+
+
 # Watch ----------------------------------------------------------------------------------------------------------------
 
 
