@@ -4,18 +4,20 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 WIDTH = 100
+_SHOWN_AS = {"\t": " ", "\n": " "}
 
 
 class Format(StrEnum):
@@ -48,9 +50,25 @@ def err() -> Console:
     return _console(stderr=True)
 
 
+class SafeConsole(Console):
+    """A console on which what a job or a person wrote somewhere cannot move the cursor or steer the terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment("\n".join(map(printable, segment.text.split("\n"))), segment.style)
+
+
+def printable(text: str) -> str:
+    """`text` without what would move a terminal's cursor."""
+    return "".join(char if char.isprintable() else _SHOWN_AS.get(char, "\N{REPLACEMENT CHARACTER}") for char in text)
+
+
 def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else WIDTH)
+    return SafeConsole(stderr=stderr, highlight=False, width=None if stream.isatty() else WIDTH)
 
 
 def said(line: str) -> None:

@@ -12,14 +12,13 @@ from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from helios.cli.output import Format, FormatOption, err, examples, show, table_of
+from helios.cli.output import Format, FormatOption, err, examples, printable, show, table_of
 from helios.errors import NotFoundError, Problem, SpecError
 
 if TYPE_CHECKING:
     from helios.spec import Loaded  # pydantic: only a command that reads documents pays for it
 
 SNIPPET_WIDTH = 90
-_SHOWN_AS = {"\t": " ", "\n": " "}
 _LINE_BREAKS = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
 
@@ -105,11 +104,6 @@ def _window(line: str, start: int, value: str) -> tuple[str, int, int]:
     at = start - first
     length = len(value) if value and line.startswith(value, start) else 1
     return shown, cell_len(shown[:at]), max(1, cell_len(shown[at : at + length]))
-
-
-def printable(text: str) -> str:
-    """`text` without what would move a terminal's cursor."""
-    return "".join(char if char.isprintable() else _SHOWN_AS.get(char, "\N{REPLACEMENT CHARACTER}") for char in text)
 
 
 def _lines_of(file: str) -> list[str]:

@@ -272,6 +272,20 @@ def test_events_are_listed(cli: Any, up: Any) -> None:
     assert "job/j" in cli("events").out
 
 
+def test_what_work_says_cannot_steer_a_terminal(cli: Any, up: Any) -> None:
+    """Escape sequences in messages are shown as what they are, in tables and in lines; data has them, escaped."""
+    up.house.cell.failing["j"] = ("Error", "\x1b[2J\x1b]0;owned\x07 it\nfailed")
+    failed = cli("submit", write(JOB), "--follow")
+    assert failed.code == 6
+    shown = [cli(*words).out for words in (("get", "jobs"), ("explain", "j"), ("events",))]
+    for text in (failed.out + failed.err, *shown):
+        assert "\x1b" not in text
+        assert "\x07" not in text
+    assert "owned" in failed.err
+    events = json.loads(cli("events", "-o", "json").out)
+    assert any("\x1b[2J" in item["message"] for item in events)
+
+
 def test_generate_without_a_service_says_how_to_get_one(cli: Any, up: Any) -> None:
     """Exit code 2 with the command that deploys one."""
     Path("clip.mp4").write_bytes(b"x")
