@@ -130,7 +130,7 @@ def test_launch_that_nobody_has_is_refused() -> None:
 )
 def test_digest_tells_whether_anything_is_news(change: dict[str, Any]) -> None:
     """Another launch, epoch, stop or wanted log has another digest."""
-    before = {"launches": (Launch("Job", "a", "u", 1, {}, 1, ("n",)),), "stops": (), "logs": ()}
+    before: dict[str, Any] = {"launches": (Launch("Job", "a", "u", 1, {}, 1, ("n",)),), "stops": (), "logs": ()}
     assert wire.digest(Desired(**before)) != wire.digest(Desired(**before | change))
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
-from helios.agent.redact import Redactor
+from helios.agent.redact import Redactor, maskable
 from helios.agent.secrets import SecretUnreadableError, resolve
 from helios.durable import read_json, write_json
 
@@ -158,7 +158,7 @@ def _run(entrypoint: str, folder: JobFolder) -> Exit:
         return Exit(INVALID, "InvalidConfig", f"entrypoint {entrypoint!r}: {error}")
     except OSError as error:
         return Exit(error.errno or 1, REASONS.get(error.errno or 1, "Error"), f"{folder.path}: {error.strerror}")
-    output = Output(log, Redactor([value.encode() for value in secrets.values()]))
+    output = Output(log, Redactor(maskable(secrets.values())))
     try:
         child = _spawn(argv, {**os.environ, **secrets})
     except OSError as error:

@@ -1,10 +1,39 @@
 """Keeps secret values out of logs, also where output arrives in pieces."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 MASK = b"[redacted]"
 SHORTEST = 4
 """Values shorter than this are left alone: masking every `1` would hide the log and protect nothing."""
+
+SHORTEST_PART = 8
+"""The same for parts of a value: a line of a key, a field of a JSON object."""
+
+
+def maskable(values: Iterable[str]) -> Iterator[bytes]:
+    """What must not be seen of these values: each as a whole, its lines, and, where it is JSON, the texts in it."""
+    for value in values:
+        yield value.encode()
+        for part in (*value.splitlines(), *_texts(value)):
+            if len(part) >= SHORTEST_PART:
+                yield part.encode(errors="backslashreplace")
+
+
+def _texts(value: str) -> Iterator[str]:
+    try:
+        inside: list[Any] = [json.loads(value)]
+    except (ValueError, RecursionError):
+        return
+    while inside:
+        match inside.pop():
+            case str() as text:
+                yield text
+            case list() as items:
+                inside += items
+            case dict() as fields:
+                inside += fields.values()
 
 
 class Redactor:

@@ -1,12 +1,35 @@
-"""A node's GPUs as a test wants them."""
+"""A node's GPUs as a test wants them, and a real Kubernetes API server where one can be started."""
 
+import os
+import subprocess
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pynvml
+import pynvml  # type: ignore[import-untyped]
 import pytest
+
+KUBE_TOOL = "HELIOS_KUBE_TOOL"
+"""Names the program that starts a Kubernetes API server; `kube-down` lies beside it."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"kube: needs a Kubernetes API server, which {KUBE_TOOL} starts; else not run")
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The admin's access to a real API server without nodes; beside it `restricted.kubeconfig`, which may little."""
+    tool = Path(os.environ.get(KUBE_TOOL) or Path(__file__).parents[4] / "shared" / "tools" / "kube" / "kube-up")
+    if not tool.exists():
+        pytest.skip(f"no Kubernetes API server: {tool} is not there; {KUBE_TOOL} names another")
+    folder = tmp_path_factory.mktemp("kube")
+    subprocess.run([tool, "--dir", folder, "--no-nodes"], check=True, capture_output=True, timeout=180)
+    yield folder / "kubeconfig"
+    subprocess.run([tool.with_name("kube-down"), "--dir", folder], check=True, capture_output=True, timeout=60)
 
 
 @dataclass

@@ -305,11 +305,10 @@ def test_what_was_seen_after_a_stop_says_so(agent: CellAgent, channel: FakeChann
     """Only a look that followed the order to stop is marked as one: `Absent` then says that it is over."""
     channel.wanted = Desired(launches=(launch("a"),))
     agent.tick()
-    assert not channel.statuses["a", 1].stopping
+    assert [status.stopping for status in channel.statuses.values()] == [False]
     channel.wanted = Desired(stops=(Stop("a", 1, 30.0, "Cancelled"), Stop("never-started", 1, 30.0, "Cancelled")))
     agent.tick()
-    assert channel.statuses["a", 1].stopping
-    assert channel.statuses["never-started", 1].stopping
+    assert [status.stopping for status in channel.statuses.values()] == [True, True]
 
 
 def test_ended_jobs_are_not_looked_at_again(agent: CellAgent, channel: FakeChannel, driver: FakeDriver) -> None:

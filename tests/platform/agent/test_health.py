@@ -73,7 +73,7 @@ def test_rule_fires_at_once(health: Health, seen: Reading, rule: str, action: He
 )
 def test_rule_fires_once_it_lasts(health: Health, signal: str, value: float, rule: str, after: int) -> None:
     """A moment of heat is none; as long as the rule says is."""
-    seen = reading(**{signal: value})
+    seen = Reading(gpus=(Gpu(0, "GPU-0", signals={Signal(signal): value}),))
     for second in range(0, after, 5):
         assert health.judge(seen, now=NOW + second) == ()
     assert found(health.judge(seen, now=NOW + after)).keys() == {rule}

@@ -71,9 +71,7 @@ def test_silence_is_told_and_cures_nothing(tmp_path: Path) -> None:
     assert ([item.rule for item in well.findings], well.healthy) == (["NodeAgentSilent"], True)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"at": 1}', '{"at": "x", "findings": []}']
-)
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"at": 1}', '{"at": "x", "findings": []}'])
 def test_file_that_cannot_be_read_is_told(tmp_path: Path, text: str) -> None:
     """A broken file is a silent agent, not a broken report."""
     (tmp_path / "n0.json").write_text(text)

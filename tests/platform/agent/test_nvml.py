@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import pynvml
+import pynvml  # type: ignore[import-untyped]
 import pytest
 
 from helios.agent.nvml import NvmlGpus, Signal

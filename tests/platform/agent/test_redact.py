@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helios.agent.redact import MASK, Redactor
+from helios.agent.redact import MASK, Redactor, maskable
 
 SECRETS = [b"hunter2-hunter2", b"abab", b"hunter2-x"]
 
@@ -28,3 +28,12 @@ def test_secret_is_masked() -> None:
     """A whole secret becomes the mask; values too short to be secrets are left alone."""
     redactor = Redactor([b"hunter2", b"1"])
     assert redactor.feed(b"1 key=hunter2\n") == b"1 key=" + MASK + b"\n"
+
+
+def test_parts_of_a_secret_are_masked_too() -> None:
+    """A line of a key, or a field of a JSON secret, is as secret as the whole; what is short is left alone."""
+    key = "-----BEGIN KEY-----\nMIIEvQIBADANBg\nkq\n-----END KEY-----"
+    database = '{"user": "al", "password": "correct-horse", "more": [{"token": "battery-staple"}]}'
+    redactor = Redactor(maskable([key, database]))
+    shown = redactor.feed(b"line MIIEvQIBADANBg of kq; correct-horse and battery-staple for al\n") + redactor.flush()
+    assert shown == b"line [redacted] of kq; [redacted] and [redacted] for al\n"
