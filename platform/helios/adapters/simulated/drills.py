@@ -80,6 +80,7 @@ class FailJob(Model):
 
 
 Drill = KillNode | PreemptNode | ReviveNode | RefuseCapacity | LoseAnswers | CutAnswers | FailJob
+KINDS = (KillNode, PreemptNode, ReviveNode, RefuseCapacity, LoseAnswers, CutAnswers, FailJob)
 _DRILL: TypeAdapter[Drill] = TypeAdapter(Annotated[Drill, Field(discriminator="fault")])
 
 
