@@ -83,6 +83,20 @@ class Database(ABC):
             self._upserts[table.name] = statement
         return statement
 
+    def write_rows(
+        self, connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]], *, replace: bool = False
+    ) -> None:
+        """Insert rows, in their order, all with the same columns.
+
+        With `replace` each takes the place of the one with its primary key; no two of them have the same.
+        """
+        connection.execute(self.upsert(table) if replace else table.insert(), rows)
+
+    @contextmanager
+    def together(self, connection: sa.Connection) -> Iterator[None]:  # noqa: ARG002 - others need it
+        """Statements that return no rows: sent without waiting for each answer, where the database can."""
+        yield
+
     def read(self, query: Callable[[sa.Connection], T]) -> T:
         """Run statements that need not see one moment. Raises `UnavailableError`, `NoSpaceError`."""
         return self._reading(self.reader.connect, query)

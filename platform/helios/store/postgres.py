@@ -7,6 +7,7 @@ replica that stands still with that lock (paused, cut off) would stop all others
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import psycopg
 import sqlalchemy as sa
@@ -15,6 +16,7 @@ from sqlalchemy.dialects import postgresql
 
 from helios.errors import HeliosError, NoSpaceError, UnavailableError
 from helios.store import jsontext, schema
+from helios.store.arrays import Texts, TextsDumper, insert_from_arrays
 from helios.store.database import Database, Heard
 
 CHANNEL = "helios"
@@ -53,13 +55,14 @@ class PostgresDatabase(Database):
         reading = f"-c statement_timeout={STATEMENT_MS}"
         self.reader = self._engine(reading, size=READERS, more=MORE_READERS, isolation="AUTOCOMMIT")
         self.writer = self._engine(writing, size=1, more=0, isolation="READ COMMITTED")
+        self._from_arrays: dict[tuple[str, bool, tuple[str, ...]], Any] = {}
         self._listening = threading.Lock()
         self._listener: threading.Thread | None = None
         self._stop = threading.Event()
 
     def _engine(self, options: str, *, size: int, more: int, isolation: str) -> sa.Engine:
         given = self._url.query.get("options", "")
-        return sa.create_engine(
+        engine = sa.create_engine(
             self._url,
             connect_args={**CONNECTION, "options": f"{given} {options}".strip()},
             json_serializer=jsontext.dumps,
@@ -70,8 +73,38 @@ class PostgresDatabase(Database):
             isolation_level=isolation,
         )
 
+        @sa.event.listens_for(engine, "connect")
+        def configure(connection: Any, _: Any) -> None:
+            connection.adapters.register_dumper(Texts, TextsDumper)
+
+        return engine
+
     def insert(self, table: sa.Table) -> postgresql.Insert:
         return postgresql.insert(table)
+
+    def write_rows(
+        self, connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]], *, replace: bool = False
+    ) -> None:
+        """One statement with an array a column: parsed, sent and answered once, however many the rows."""
+        names = tuple(rows[0])
+        statement = self._from_arrays.get((table.name, replace, names))
+        if statement is None:
+            statement = self._from_arrays[table.name, replace, names] = insert_from_arrays(
+                table, names, replace=replace
+            )
+        connection.execute(statement, {f"of_{name}": [row[name] for row in rows] for name in names})
+
+    @contextmanager
+    def together(self, connection: sa.Connection) -> Iterator[None]:
+        driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+        try:
+            with driver.pipeline():
+                yield
+        except psycopg.Error as error:
+            # Raised where the answers come in, outside of SQLAlchemy's statements, which would have said the same.
+            raise sa.exc.DBAPIError.instance(
+                "", None, error, psycopg.Error, connection_invalidated=driver.closed, dialect=connection.dialect
+            ) from error
 
     def counters(self) -> sa.Select[str, int]:
         # In the order of the key, so that two who lock never wait for each other.

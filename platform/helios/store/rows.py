@@ -15,6 +15,8 @@ def fields(value: Any) -> dict[str, Any]:
 
 def text(value: str) -> str:
     """Text that every database holds: PostgreSQL takes no NUL, neither takes half a surrogate pair."""
+    if value.isascii() and "\0" not in value:
+        return value
     return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
 
 
@@ -55,10 +57,10 @@ def event(row: sa.Row[*tuple[Any, ...]]) -> Event:
     )
 
 
-def event_row(value: Event) -> dict[str, Any]:
+def event_row(value: Event, *, revision: int, time: float) -> dict[str, Any]:
     return {
-        "revision": value.revision,
-        "time": value.time,
+        "revision": revision,
+        "time": time,
         "kind": value.kind,
         "name": value.name,
         "uid": value.uid,

@@ -164,7 +164,7 @@ class Transaction:
 
     def log(self, events: Iterable[Event], revision: int) -> None:
         for event in events:
-            self._collect(schema.events, rows.event_row(replace(event, revision=revision, time=self.now)))
+            self._collect(schema.events, rows.event_row(event, revision=revision, time=self.now))
 
     def note(self, entry: AuditEntry) -> None:
         self._collect(schema.audit, rows.audit_row(replace(entry, time=self.now)))
@@ -197,13 +197,17 @@ class Transaction:
         # Tombstones go before deletions: see the trigger in migration 0002.
         for table in (schema.tombstones, schema.idempotency_keys, schema.events, schema.audit):
             if table.name in pending:
-                self.connection.execute(table.insert(), pending[table.name])
+                self._database.write_rows(self.connection, table, pending[table.name])
         if gone:
             self.connection.execute(_DELETE, [{"of_kind": kind, "of_name": name} for kind, name in gone])
         if kept:
-            self.connection.execute(self._database.upsert(schema.records), [rows.record_row(record) for record in kept])
+            self._database.write_rows(
+                self.connection, schema.records, [rows.record_row(record) for record in kept], replace=True
+            )
         if schema.allocations.name in pending:
-            self.connection.execute(self._database.upsert(schema.allocations), pending[schema.allocations.name])
+            # The last version of each: no statement may write a row twice.
+            newest = {(row["uid"], row["epoch"]): row for row in pending[schema.allocations.name]}
+            self._database.write_rows(self.connection, schema.allocations, list(newest.values()), replace=True)
         changed = [name for name, value in self._counters.items() if value != self._began.get(name, 0)]
         if changed:
             self.connection.execute(_COUNT, [{"counter": name, "number": self._counters[name]} for name in changed])

@@ -160,10 +160,11 @@ class Writer:
             )
             results = [(waiting, *_run(waiting.operation, transaction)) for waiting in group]
             if transaction.writes:
-                transaction.flush()
                 news = transaction.news()
-                if any(news):
-                    self._database.announce(connection, revision=news[0], report_version=news[1])
+                with self._database.together(connection):
+                    transaction.flush()
+                    if any(news):
+                        self._database.announce(connection, revision=news[0], report_version=news[1])
                 self._commit(connection, begun)
                 # At once: what is committed must not be tried again, whatever happens from here on.
                 _hand_out(results)

@@ -54,7 +54,8 @@ def test_backup_goes_through_both_databases_and_back_unchanged(
     """What comes out of the other database is what went in, to the last field, and writing goes on from there."""
     expected = content(full)
     source = full
-    for step, place in enumerate([postgres_url_factory(), tmp_path / "again.db", postgres_url_factory()]):
+    places: list[Path | str] = [postgres_url_factory(), tmp_path / "again.db", postgres_url_factory()]
+    for step, place in enumerate(places):
         file = tmp_path / f"backup-{step}"
         source.backup(file)
         if source is not full:
@@ -148,7 +149,7 @@ def test_backup_of_a_later_release_is_refused_with_its_version(tmp_path: Path, m
     """The error names the version that can restore it."""
     store = open_store(tmp_path / "store.db")
     with monkeypatch.context() as later:
-        later.setattr(backup.schema, "HEAD", 99)
+        later.setattr("helios.store.schema.HEAD", 99)
         store.backup(tmp_path / "later")
     with pytest.raises(InputError, match="schema 99"):
         store.restore(tmp_path / "later")

@@ -32,7 +32,8 @@ def test_pages_of_the_feed_join_without_loss(store: Store) -> None:
         if number % 2:
             store.remove(record)
     whole = store.changes(0)
-    pages, after = [], 0
+    pages: list[Record | Gone] = []
+    after = 0
     while True:
         page = store.changes(after, limit=2)
         pages += page.items

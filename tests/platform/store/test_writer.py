@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def commits(store: SqlStore) -> list[str]:
 def test_threads_that_write_at_once_share_a_commit(store: SqlStore) -> None:
     """Ten creations wait for one sync, and each has a revision of its own."""
     seen = commits(store)
-    made = together(store, [lambda name=f"job-{n}": store.create(Record("Job", name)) for n in range(10)])
+    made = together(store, [partial(store.create, Record("Job", f"job-{n}")) for n in range(10)])
     assert seen == ["commit"]
     assert [record.resource_version for record in made if isinstance(record, Record)] == list(range(1, 11))
     assert len(store.records("Job")) == 10
@@ -166,7 +167,8 @@ def test_two_openers_share_one_order(store: SqlStore, place: Path | str) -> None
     ]
     for thread in threads:
         thread.start()
-    after, seen = 0, []
+    after = 0
+    seen: list[int] = []
     while len(seen) < 120:
         assert store.wait(after, 30.0) > after
         page = store.changes(after)
@@ -202,7 +204,7 @@ def test_full_disk_is_said_to_every_writer_of_the_group(tmp_path: Path) -> None:
     store = open_store(tmp_path / "helios.db")
     assert isinstance(store, SqlStore)
     _failing(store, _disk_full(), times=1)
-    made = together(store, [lambda name=f"job-{n}": store.create(Record("Job", name)) for n in range(3)])
+    made = together(store, [partial(store.create, Record("Job", f"job-{n}")) for n in range(3)])
     assert [type(error) for error in made] == [NoSpaceError] * 3
     assert len({id(error) for error in made}) == 3
     assert (store.records("Job"), store.revision()) == ((), 0)
