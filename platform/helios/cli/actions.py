@@ -74,14 +74,18 @@ def preempt(
 
 def rerun(
     name: Annotated[
-        str, typer.Argument(help="Name of a job or curriculum.", show_default=False, autocompletion=complete_work)
+        str,
+        typer.Argument(
+            help="A job, a curriculum, or one stage as NAME/STAGE.", show_default=False, autocompletion=complete_work
+        ),
     ],
     following: FollowOption = False,
     everything: Annotated[bool, typer.Option("--all", help="Begin a new run, and not where it failed.")] = False,
 ) -> None:
     """Try a failed or cancelled job or curriculum again; what had succeeded is kept, unless --all is given."""
     with connect() as client:
-        kind, _ = find_work(client, name, WORK)
+        kind, found = find_work(client, name, WORK)
+        name = found["metadata"]["name"]
         client.rerun(kind, name, everything=everything)
         mlflow = mlflow_of(client)
     out().print(f"{kind.lower()}/{escape(name)} runs again")

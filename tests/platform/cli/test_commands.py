@@ -89,6 +89,15 @@ def test_failed_stage_exits_6_with_its_reason(cli: Any, up: Any) -> None:
     assert up.house.store.get("Curriculum", "c").status["run"] == 1
 
 
+def test_stage_is_tried_again_by_its_name(cli: Any, up: Any) -> None:
+    """`rerun NAME/STAGE` means the stage's job, as it does for logs, explain and cancel."""
+    up.house.cell.failing["c-r1-two"] = ("InvalidConfig", "no preset is named 'tinny'")
+    assert cli("submit", write(CURRICULUM), "-f").code == 6
+    up.house.cell.failing.clear()
+    again = cli("rerun", "c/two", "--follow")
+    assert (again.code, again.out) == (0, "job/c-r1-two runs again\n"), again.err
+
+
 def test_follow_survives_a_restart_of_the_api(cli: Any, up: Any) -> None:
     """The API goes away and comes back while a job is followed; the follower says so and ends with the job."""
     up.house.cell.held.add("j")
