@@ -42,7 +42,7 @@ DEAF_S = 15.0
 """An engine that takes longer to name its nodes does not answer."""
 PAUSED_S = 15.0
 """An agent whose last pass is longer ago was paused, or its machine was; what it was told then is stale."""
-POLL_S = 20.0
+POLL_S = 10.0
 BACK_OFF_S = (0.5, 5.0)
 """Shortest and longest pause after a call that failed."""
 _FOLLOW_S = 0.3

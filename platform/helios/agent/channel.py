@@ -25,8 +25,9 @@ from helios.errors import (
 from helios.ports import Desired, Launch, LaunchStatus, NodeObservation, Report, Session
 
 CONNECT_S = 5.0
-ANSWER_S = 20.0
-"""How long an answer may take, beyond the wait that was asked for."""
+ANSWER_S = 10.0
+"""How long an answer may take, beyond the wait that was asked for: a replica that hangs is left for the next one long
+before its cell counts as silent."""
 MAX_WAIT_S = 30.0
 """Longest poll that the API takes."""
 PACK_FROM_BYTES = 4096
@@ -142,14 +143,16 @@ class HttpChannel:
         return desired
 
     def _request(self, method: str, path: str, *, wait_s: float = 0.0, **options: Any) -> httpx.Response:
+        at = self._at
         try:
-            return self._ask(method, path, wait_s=wait_s, **options)
+            return self._ask(self._urls[at], method, path, wait_s=wait_s, **options)
         except UnavailableError:
-            self._at = (self._at + 1) % len(self._urls)
+            if self._at == at:  # else another thread has gone on to the next one already
+                self._at = (at + 1) % len(self._urls)
             raise
 
-    def _ask(self, method: str, path: str, *, wait_s: float, **options: Any) -> httpx.Response:
-        url, limit = self.url, httpx.Timeout(self._answer_s + wait_s, connect=CONNECT_S)
+    def _ask(self, url: str, method: str, path: str, *, wait_s: float, **options: Any) -> httpx.Response:
+        limit = httpx.Timeout(self._answer_s + wait_s, connect=CONNECT_S)
         try:
             response = self._http.request(method, url + path, timeout=limit, **options)
         except httpx.TimeoutException as error:

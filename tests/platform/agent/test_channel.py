@@ -418,3 +418,27 @@ def test_agent_and_control_plane_outlive_each_other(plane: Plane, tmp_path: Path
             stop.set()
             thread.join(20)
             assert not thread.is_alive()
+
+
+def test_two_calls_that_fail_together_leave_one_replica() -> None:
+    """Where several threads find the same replica away, the next one is asked, and not the same again."""
+    both = threading.Barrier(2)
+
+    def hangs(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "one":
+            both.wait(20)
+            raise httpx.ConnectError("refused")
+        return httpx.Response(200, json={})
+
+    with HttpChannel("http://one,http://two", TOKEN, transport=httpx.MockTransport(hangs)) as channel:
+
+        def call() -> None:
+            with pytest.raises(UnavailableError):
+                channel.desired("c")
+
+        threads = [threading.Thread(target=call) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert channel.url == "http://two"
