@@ -336,6 +336,14 @@ def test_a_world_in_other_hands_is_unavailable(cell: Open, monkeypatch: pytest.M
     assert driver.status("a", 1).phase is Phase.STARTING
 
 
+def test_a_closed_driver_is_unavailable(cell: Open) -> None:
+    """Who still asks it, as an agent that ends may, is told so."""
+    driver = cell()
+    driver.close()
+    with pytest.raises(UnavailableError, match="was closed"):
+        driver.status("a", 1)
+
+
 def test_drills_come_from_outside_the_process(cell: Open, clock: FakeClock, tmp_path: Path) -> None:
     """Lines of `faults.jsonl` take effect once each; one that says nothing known is passed over."""
     driver = cell()

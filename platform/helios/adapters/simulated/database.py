@@ -214,3 +214,5 @@ def _translated() -> Iterator[None]:
         if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
             raise UnavailableError(f"the simulated cell is in another process's hands ({error})") from error
         raise
+    except sqlite3.ProgrammingError as error:
+        raise UnavailableError(f"the simulated cell was closed ({error})") from error
