@@ -1,6 +1,6 @@
 """The cell controller: nodes and conditions of a cell, from its agent's reports and its silence."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -59,20 +59,13 @@ def unhealthy_nodes(record: Record) -> frozenset[str]:
     return frozenset(node["name"] for node in nodes if node.get("lost") or not node["healthy"])
 
 
-def closed_nodes(record: Record) -> Mapping[str, str]:
-    """Nodes that take no new work, each with why: cordoned by a person, or by what its agent found."""
+def cordoned_nodes(record: Record) -> frozenset[str]:
+    """Nodes that a person has closed to new work."""
     cordons = record.status.get("cordons", {})
-    closed = {}
-    for node in record.status.get("nodes", []):
-        cordon = cordons.get(node["name"]) or cordons.get(ALL_NODES)
-        if cordon:
-            closed[node["name"]] = cordon.get("reason") or "cordoned"
-        elif node.get("lost"):
-            closed[node["name"]] = "lost"
-        elif not node["healthy"]:
-            findings = node.get("findings") or [{"rule": "unhealthy"}]
-            closed[node["name"]] = str(findings[0]["rule"])
-    return closed
+    if not cordons:
+        return frozenset()
+    names = (node["name"] for node in record.status.get("nodes", []))
+    return frozenset(name for name in names if name in cordons or ALL_NODES in cordons)
 
 
 def draining_nodes(record: Record) -> frozenset[str]:

@@ -57,8 +57,8 @@ def cell_state(record: Record) -> CellState:
     words = {"True": Readiness.READY, "False": Readiness.NOT_READY, "Unknown": Readiness.UNKNOWN}
     readiness = Readiness.NOT_READY if record.deleting else words[ready["status"]]
     message = "the cell is being deleted" if record.deleting else ready["message"]
-    closed = cell.closed_nodes(record)
-    nodes = tuple(_node(node, closed) for node in record.status.get("nodes", []))
+    cordons, unhealthy = cell.cordoned_nodes(record), cell.unhealthy_nodes(record)
+    nodes = tuple(_node(node, cordons, unhealthy) for node in record.status.get("nodes", []))
     return CellState(record.name, readiness, nodes, message)
 
 
@@ -102,12 +102,13 @@ def _request(cpus: float, memory: str | int, accelerators: str | None) -> Reques
     return status.request_of(parsed)
 
 
-def _node(node: Mapping[str, Any], closed: Mapping[str, str]) -> Node:
+def _node(node: Mapping[str, Any], cordoned: frozenset[str], unhealthy: frozenset[str]) -> Node:
     return Node(
         name=node["name"],
         pool=node["pool"],
         millicpus=math.floor(node["cpus"] * 1000 + 0.5),
         memory=node["memory"],
         accelerators=node["accelerators"],
-        healthy=node["name"] not in closed,
+        healthy=node["name"] not in unhealthy,
+        cordoned=node["name"] in cordoned,
     )

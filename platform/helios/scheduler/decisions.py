@@ -20,6 +20,8 @@ class WaitReason(StrEnum):
     """No node could hold one worker, were it empty."""
     GANG_DOES_NOT_FIT = "GangDoesNotFit"
     """The whole cell could not hold the gang, were it empty."""
+    NODES_CLOSED = "NodesClosed"
+    """It would fit, but for nodes that are cordoned or unhealthy."""
     WAITING_FOR_CAPACITY = "WaitingForCapacity"
     """It fits, but others hold the resources."""
 
@@ -28,6 +30,7 @@ class NodeReject(StrEnum):
     """Why a node cannot take one worker."""
 
     UNHEALTHY = "Unhealthy"
+    CORDONED = "Cordoned"
     NO_ACCELERATOR = "NoAccelerator"
     ACCELERATORS = "InsufficientAccelerators"
     CPUS = "InsufficientCpus"

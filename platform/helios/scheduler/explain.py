@@ -64,6 +64,8 @@ def _advice(gang: PendingGang, verdict: CellVerdict) -> str:
         WaitReason.WAITING_FOR_CAPACITY: f"wait until work on cell {cell} ends: "
         f"{verdict.fits} of {gang.min_workers} workers fit now",
         WaitReason.CELL_HELD_OFF: f"wait until cell {cell} is asked again for capacity",
+        WaitReason.NODES_CLOSED: f"open cordoned nodes of cell {cell} (helios cell uncordon {cell}), "
+        "or have unhealthy ones repaired",
         WaitReason.CELL_UNKNOWN: f"bring the agent of cell {cell} back into contact",
         WaitReason.CELL_NOT_READY: f"make cell {cell} ready: {verdict.message}",
         WaitReason.GANG_DOES_NOT_FIT: f"lower spec.workers.min, or give cell {cell} more nodes",

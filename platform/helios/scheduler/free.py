@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from helios.scheduler.decisions import NodeReject
 from helios.scheduler.snapshot import CellState, Node, Request, Snapshot
@@ -34,6 +34,8 @@ class FreeNode:
         """Why not even one worker fits, or None where one does."""
         if not self.node.healthy:
             return NodeReject.UNHEALTHY
+        if self.node.cordoned:
+            return NodeReject.CORDONED
         if request.accelerators and not self.node.accelerators.get(request.accelerator):
             return NodeReject.NO_ACCELERATOR
         if request.accelerators and self.accelerators[request.accelerator] < request.accelerators:
@@ -82,6 +84,7 @@ class Free:
         return self._held[tenant, accelerator]
 
 
-def emptied(cell: CellState) -> tuple[FreeNode, ...]:
-    """The cell's nodes as they would be, were nothing running."""
-    return tuple(FreeNode.empty(node) for node in cell.nodes)
+def emptied(cell: CellState, *, opened: bool = False) -> tuple[FreeNode, ...]:
+    """The cell's nodes as they would be, were nothing running; with `opened` also were none cordoned or unhealthy."""
+    nodes = (replace(node, healthy=True, cordoned=False) if opened else node for node in cell.nodes)
+    return tuple(FreeNode.empty(node) for node in nodes)

@@ -38,6 +38,8 @@ class Node:
     Attributes:
         memory: bytes.
         accelerators: devices by type.
+        healthy: False where it is lost, or something serious was found wrong with it.
+        cordoned: closed to new work by a person.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Node:
     memory: int
     accelerators: Mapping[str, int] = field(default_factory=dict)
     healthy: bool = True
+    cordoned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -275,7 +275,12 @@ def test_cordoned_node_keeps_its_work_and_takes_no_more(make_fleet: Callable[...
     fleet.job("second")
     fleet.settle(3)
     assert key in fleet.cell.live()
-    assert fleet.plane.explain("second")["cells"][0]["rejected"] == {"Unhealthy": 1}
+    (verdict,) = fleet.plane.explain("second")["cells"]
+    assert (verdict["reason"], verdict["rejected"]) == ("NodesClosed", {"Cordoned": 1})
+    assert verdict["message"] == "it would fit if all nodes took work; of 1: 1 cordoned"
+    assert fleet.plane.explain("second")["unblock"] == [
+        "open cordoned nodes of cell local (helios cell uncordon local), or have unhealthy ones repaired"
+    ]
     request_uncordon(fleet.store, "local", "local-0")
     fleet.settle(3)
     assert fleet.state("second") in {"Admitted", "Starting"}
