@@ -91,8 +91,11 @@ def fill(transaction: Transaction, source: Source, *, database: Database) -> Non
     """See `Store.restore`: everything in the one transaction."""
     transaction.flush()
     connection = transaction.connection
-    for table in (schema.records, schema.events, schema.audit, schema.leases, schema.allocations):
-        if connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first() is not None:
+    for table in TABLES:
+        if (
+            table is not schema.meta
+            and connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first() is not None
+        ):
             raise ConflictError(
                 f"the store {database.name} is not empty", hint="restore into a new file or an empty database"
             )

@@ -49,8 +49,11 @@ class Store(Protocol):
     def changes(self, after: int, *, limit: int = 5000) -> Changes:
         """What changed after a revision, oldest first, at most `limit` items.
 
+        From 0 it always answers, with everything there is; where history was compacted, in one answer whatever `limit`.
+
         Raises:
-            CompactedError: deletions of that time are forgotten; read everything anew.
+            CompactedError: deletions of that time are forgotten, or the store never came to that revision (it was
+                restored); read everything anew, from 0.
         """
         ...
 
@@ -81,7 +84,10 @@ class Store(Protocol):
         ...
 
     def create(self, record: Record, *, events: Iterable[Event] = (), allocations: Iterable[Allocation] = ()) -> Record:
-        """Write a record that is not there yet; sets uid, versions and time. Raises `ConflictError` where it is."""
+        """Write a record that is not there yet; sets uid, versions and time. Raises `ConflictError` where it is.
+
+        Its uid is set in the events, and in allocations without one.
+        """
         ...
 
     def save(self, record: Record, *, events: Iterable[Event] = (), allocations: Iterable[Allocation] = ()) -> Record:
@@ -190,6 +196,8 @@ class Store(Protocol):
 
     def backup(self, path: Path) -> None:
         """Write everything, as of one revision, into one file that `restore` of either database reads.
+
+        Everything but who wants to read which log, which is asked again within seconds.
 
         Raises `ConflictError` where the file exists, `NoSpaceError` where the disk is full; nothing is left half done.
         """

@@ -91,6 +91,14 @@ def test_store_that_is_not_empty_is_not_restored_into(tmp_path: Path, full: Stor
     assert content(full) == before
 
 
+def test_store_with_no_more_than_a_report_is_not_empty(tmp_path: Path, store: Store) -> None:
+    """A server that agents have found already holds something that a restore would mix with."""
+    store.backup(tmp_path / "backup")
+    store.put_report("cell", generation=1, sequence=1, body={})
+    with pytest.raises(ConflictError, match="is not empty"):
+        store.restore(tmp_path / "backup")
+
+
 def test_existing_file_is_not_overwritten(tmp_path: Path, full: Store) -> None:
     """A backup never takes the place of another."""
     (tmp_path / "backup").write_text("mine")
