@@ -91,14 +91,10 @@ def fill(transaction: Transaction, source: Source, *, database: Database) -> Non
     """See `Store.restore`: everything in the one transaction."""
     transaction.flush()
     connection = transaction.connection
-    for table in TABLES:
-        if (
-            table is not schema.meta
-            and connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first() is not None
-        ):
-            raise ConflictError(
-                f"the store {database.name} is not empty", hint="restore into a new file or an empty database"
-            )
+    if any(_has_rows(connection, table) for table in TABLES if table is not schema.meta):
+        raise ConflictError(
+            f"the store {database.name} is not empty", hint="restore into a new file or an empty database"
+        )
     tables = {table.name: table for table in TABLES}
     for name, group in itertools.groupby(source.rows(), key=lambda row: row[0]):
         rows = (row for _, row in group)
@@ -109,6 +105,10 @@ def fill(transaction: Transaction, source: Source, *, database: Database) -> Non
                 transaction.execute(tables[name].insert(), [_restored(name, row) for row in page])
     for table in (schema.events, schema.audit):
         database.fix_numbering(connection, table)
+
+
+def _has_rows(connection: sa.Connection, table: sa.Table) -> bool:
+    return connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first() is not None
 
 
 def _restore_counters(transaction: Transaction, page: list[dict[str, Any]]) -> None:
