@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from helios import __version__
@@ -155,7 +155,7 @@ class CellAgent:
         """
         self._desired = self._channel.desired(self.cell)
         self._watch_nodes(everything=True)
-        self._launches.converge(self._desired, everything=True)
+        self._begin(self._desired, everything=True)
         self._launches.settle(self._patience_s)
         if self._asking is not None:
             wait([self._asking], timeout=self._patience_s)
@@ -169,11 +169,19 @@ class CellAgent:
             self._desired = Desired()  # another may have acted meanwhile: nothing is started before it is asked anew
         self._passed_at = now
         self._watch_nodes(everything=False)
-        self._launches.converge(self._desired, done=self._wake.set)
+        self._begin(self._desired, everything=False)
         self._launches.settle(_QUICK_S)
         observed = self._observe()
         if self._answered:  # before the engine was asked once, "no nodes" would be a guess
             self._outbox.put(observed)
+
+    def _begin(self, desired: Desired, *, everything: bool) -> None:
+        """Write down what is to live here, then begin it; what cannot be written down is not begun."""
+        self._launches.intend(desired)
+        if not self._remember(self._launches.live):
+            known = tuple(one for one in desired.launches if (one.uid, one.epoch) in self._remembered)
+            desired = replace(desired, launches=known)
+        self._launches.converge(desired, everything=everything, done=self._wake.set)
 
     def _observe(self) -> Observed:
         desired = self._desired
@@ -199,13 +207,15 @@ class CellAgent:
     def _pull(self, ended: threading.Event) -> None:
         trouble = Trouble(self.cell, "is not told what is wanted")
         while not ended.is_set():
+            asked = time.monotonic()
             try:
                 desired = self._channel.wait(self.cell, self._desired, self._poll_s)
             except Exception as error:  # noqa: BLE001  # whatever it is, the cell goes on as it was told last
                 self._meet(error, trouble, ended)
             else:
                 trouble.over()
-                if desired != self._desired:
+                # What took so long lay somewhere while this agent, or its machine, stood still.
+                if desired != self._desired and time.monotonic() - asked < self._poll_s + PAUSED_S:
                     self._desired = desired
                     self._wake.set()
                 ended.wait(0.05)
@@ -273,16 +283,16 @@ class CellAgent:
             return None
         return merged(nodes, self._findings, now=self._clock.now())
 
-    def _remember(self, live: frozenset[Key]) -> None:
-        """Write what lives here for the next agent; where that fails, again in the next pass."""
-        if live == self._remembered:
-            return
-        try:
-            self._keep(live)
-        except HeliosError as error:
-            _log.error("cell %s: %s", self.cell, error.message)  # no defect: a full disk, say
-        else:
+    def _remember(self, live: frozenset[Key]) -> bool:
+        """Write what lives here for the next agent; whether that is done. Where it fails, again in the next pass."""
+        if live != self._remembered:
+            try:
+                self._keep(live)
+            except HeliosError as error:
+                _log.error("cell %s: %s", self.cell, error.message)  # no defect: a full disk, say
+                return False
             self._remembered = live
+        return True
 
     def _keep(self, live: frozenset[Key]) -> None:
         try:

@@ -42,17 +42,17 @@ def merged(nodes: Sequence[NodeObservation], folder: Path, *, now: float) -> tup
 
 
 def _with_findings(node: NodeObservation, folder: Path, now: float) -> NodeObservation:
-    findings = (*node.findings, *_read(findings_file(folder, node.name), now))
+    findings = (*node.findings, *_read(folder / f"{node.name}.json", now))
     fit = all(finding.action is HealthAction.ALERT for finding in findings)
     return replace(node, findings=findings, healthy=node.healthy and fit)
 
 
 def _read(path: Path, now: float) -> tuple[HealthFinding, ...]:
-    data = read_json(path) or {}
     try:
+        data = read_json(path) or {}
         findings = tuple(finding_from_json(item) for item in data["findings"])
         at = float(data["at"])
-    except (KeyError, TypeError, ValueError, InputError):
+    except (KeyError, TypeError, ValueError, InputError, OSError):
         return (_silent(f"what it wrote to {path.name} cannot be read"),)
     return findings if now - at < SILENT_S else (*findings, _silent(f"it wrote nothing since {timestamp(at)}"))
 

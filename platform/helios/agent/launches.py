@@ -22,7 +22,7 @@ class Launches:
     Not thread-safe but for what the executor's threads do inside.
 
     Attributes:
-        live: launches that live here as far as anybody has seen and the control plane has not heard otherwise.
+        live: launches that may live here: ordered or seen, and the control plane has not heard that they are over.
     """
 
     def __init__(self, driver: CellDriver, executor: Executor, *, cell: str, live: Iterable[Key]) -> None:
@@ -32,10 +32,17 @@ class Launches:
         self._cell = cell
         self._running: dict[Key, Future[LaunchStatus]] = {}
         self._seen: dict[Key, LaunchStatus] = {}
+        self._wanted: set[Key] = set()
         self._jobs: set[Key] = set()
         self._stops: set[Key] = set()
         self._stale: set[Key] = set()
         self._due: dict[Key, float] = {}
+
+    def intend(self, desired: Desired) -> None:
+        """Take in what is to run: it belongs to `live` before it is begun, so that no crash leaves a start unknown."""
+        launches = {(launch.uid, launch.epoch) for launch in desired.launches}
+        self._wanted = launches | {(stop.uid, stop.epoch) for stop in desired.stops}
+        self.live |= launches - self._seen.keys()
 
     def converge(self, desired: Desired, *, everything: bool = False, done: Callable[[], None] = lambda: None) -> None:
         """Begin to start, stop and look at what is due; `everything` is due at once. `done` is called after each."""
@@ -70,6 +77,8 @@ class Launches:
         again = time.monotonic() + LOOK_EVERY_S
         for key in [key for key, future in self._running.items() if future.done()]:
             status = self._running.pop(key).result()
+            if status.phase not in OVER:
+                self.live |= {key}
             if key in self._stale:
                 self._stale.discard(key)
                 continue
@@ -79,18 +88,11 @@ class Launches:
         asked = launches | {(stop.uid, stop.epoch) for stop in desired.stops} | self.live
         self._seen = {key: status for key, status in self._seen.items() if key in asked or key in self._running}
         self._due = {key: due for key, due in self._due.items() if key in self._seen}
-        statuses = tuple(self._seen.values())
-        self.live |= {(status.uid, status.epoch) for status in statuses if status.phase not in OVER}
-        return statuses
+        return tuple(self._seen.values())
 
     def heard(self, statuses: Iterable[LaunchStatus]) -> None:
-        """The control plane has heard these: what is over need not be looked after any more."""
-        self.live -= {(status.uid, status.epoch) for status in statuses if status.phase in OVER}
-
-    def is_over(self, key: Key) -> bool:
-        """Whether it was seen to have ended."""
-        status = self._seen.get(key)
-        return status is not None and status.phase in OVER
+        """The control plane has heard these: what is over, and no longer asked for, is looked after no more."""
+        self.live -= {(status.uid, status.epoch) for status in statuses if status.phase in OVER} - self._wanted
 
     def _is_final(self, key: Key) -> bool:
         """What will never be otherwise is not looked at again: a job's end, and a stop that was carried out."""

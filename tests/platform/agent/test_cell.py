@@ -499,3 +499,53 @@ def test_findings_of_a_node_agent_are_reported(agent: CellAgent, channel: FakeCh
     assert channel.nodes is not None
     assert channel.nodes[0].findings == (finding,)
     assert not channel.nodes[0].healthy
+
+
+def test_start_is_written_down_before_it_is_begun(
+    agent: CellAgent, channel: FakeChannel, driver: FakeDriver, tmp_path: Path
+) -> None:
+    """An agent that dies in the middle of a start leaves word of it, so that the next one looks for it."""
+    written = []
+    driver.before_start["a"] = lambda: written.append(json.loads((tmp_path / "agent.json").read_text())["live"])
+    channel.wanted = Desired(launches=(launch("a"),))
+    agent.tick()
+    assert written == [[["a", 1]]]
+    channel.wanted = Desired()
+    restarted = CellAgent(channel, driver, cell="c", state_dir=tmp_path)
+    restarted.tick()
+    assert channel.statuses["a", 1].phase is Phase.RUNNING
+
+
+def test_nothing_is_begun_that_cannot_be_written_down(
+    agent: CellAgent, channel: FakeChannel, driver: FakeDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a full disk what runs is looked after and reported, and new work waits."""
+    channel.wanted = Desired(launches=(launch("a"),))
+    agent.tick()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("helios.agent.cell.write_json", full)
+        channel.wanted = Desired(launches=(launch("a"), launch("b")))
+        agent.tick()
+    assert [channel.statuses[uid, 1].phase for uid in "ab"] == [Phase.RUNNING, Phase.ABSENT]
+    assert driver.starts == [("a", 1)]
+    agent.tick()
+    assert driver.starts == [("a", 1), ("b", 1)]
+
+
+def test_slow_start_that_nobody_wants_any_more_is_reported(
+    channel: FakeChannel, driver: FakeDriver, tmp_path: Path, gate: threading.Event
+) -> None:
+    """A start that takes effect after it was forgotten elsewhere is told of, so that it can be stopped."""
+    agent = CellAgent(channel, driver, cell="c", state_dir=tmp_path, patience_s=0.2)
+    driver.before_start["slow"] = lambda: (gate.wait(), None)[1]
+    channel.wanted = Desired(launches=(launch("slow"),))
+    agent.tick()
+    channel.wanted = Desired()
+    agent.tick()
+    gate.set()
+    agent.tick()
+    assert channel.statuses["slow", 1].phase is Phase.RUNNING
