@@ -76,7 +76,7 @@ def _pool(name: str, capacity_type: str, accelerator: str, nodes: int) -> dict[s
 
 
 def jobs(count: int, *, seconds: float, fleet: tuple[CellPlan, ...], seed: int) -> Iterator[JobPlan]:
-    """Arrivals at random over the time; types in proportion to the fleet, lengths of 3 to 60 s. In all some 60 % of it."""
+    """Arrivals at random over the time; types in proportion to the fleet, of which they fill some 60 %; 3 to 60 s."""
     dice = random.Random(f"jobs {seed}")
     arrivals = sorted(dice.uniform(0, seconds) for _ in range(count))
     types = [cell.accelerator for cell in fleet]
