@@ -196,3 +196,18 @@ def test_same_name_twice() -> None:
     """Two rules of one name could not be told apart in a report."""
     with pytest.raises(ValueError, match="'A' is a rule already"):
         Rules.model_validate({"rules": [BASE, BASE]})
+
+
+def test_page_of_rules_says_what_ships() -> None:
+    """docs/reference/health-rules.md has a line for each rule with its action, and one for each event."""
+    page = Path(__file__).parents[3] / "docs" / "reference" / "health-rules.md"
+    if not page.exists():
+        pytest.skip("the docs are part of the checkout, not of an installed wheel")
+    text, rules = page.read_text(encoding="utf-8"), load_rules()
+    for rule in rules.rules:
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| `{rule.name}` |")]
+        assert f"`{rule.signal.value}`" in line
+        assert f"`{rule.action.value}`" in line
+    assert [line for line in text.splitlines() if line.startswith("| 1")] == [
+        f"| {item.xid} | {item.meaning} |" for item in rules.xids if str(item.xid).startswith("1")
+    ]
