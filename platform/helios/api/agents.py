@@ -23,6 +23,9 @@ _SLICE_S = 1.0
 """How long one wait may hold its thread; bounds how long a server that ends waits for it."""
 
 Epoch = Annotated[int, Path(ge=0, le=MAX_INTEGER)]
+Uid = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
+MAX_OFFSET = 2**62
+"""Of a log byte; what is pushed from there on still fits the store's columns."""
 _waiters = anyio.CapacityLimiter(MAX_AGENTS)
 
 
@@ -81,10 +84,10 @@ def agent_router(gateway: AgentChannel, *, document: Callable[[str], Mapping[str
     )
     async def logs(  # noqa: PLR0917  # FastAPI calls by name
         cell: str,
-        uid: str,
+        uid: Uid,
         epoch: Epoch,
         request: Request,
-        offset: Annotated[int, Query(ge=0, le=MAX_INTEGER, description="Byte at which these begin.")],
+        offset: Annotated[int, Query(ge=0, le=MAX_OFFSET, description="Byte at which these begin.")],
         ended: Annotated[bool, Query(description="None will follow.")] = False,
     ) -> Response:
         data = await request.body()
@@ -112,6 +115,10 @@ def _take(gateway: AgentChannel, cell: str, body: bytes, *, packed: bool) -> Non
     report = wire.report_from_json(_unpacked(body) if packed else body)
     if report.cell != cell:
         raise InputError(f"report.cell: the URL says {cell!r}, got {report.cell!r}")
+    for name in ("generation", "sequence"):
+        value = getattr(report.session, name)
+        if not 0 <= value <= MAX_INTEGER:
+            raise InputError(f"report.session.{name}: expected 0 to {MAX_INTEGER}, got {value}")
     gateway.report(cell, report.nodes, report.statuses, session=report.session)
 
 

@@ -350,6 +350,12 @@ def test_clocks_that_disagree_are_told_once(caplog: pytest.LogCaptureFixture) ->
     [
         (b"{}", {}, 400, "report.cell"),
         (b'{"cell": "d", "nodes": null, "statuses": []}', {}, 400, "the URL says"),
+        (
+            b'{"cell": "c", "nodes": null, "statuses": [], "session": {"sequence": 9223372036854775808}}',
+            {},
+            400,
+            "report.session.sequence",
+        ),
         (b"no gzip", {"Content-Encoding": "gzip"}, 400, "Content-Encoding says gzip"),
         (gzip.compress(b"{}")[:-3], {"Content-Encoding": "gzip"}, 400, "cut short"),
         (gzip.compress(b" " * (MAX_REPORT_BYTES + 1)), {"Content-Encoding": "gzip"}, 413, "at most"),
