@@ -108,10 +108,10 @@ class Writer:
             self._queue[0].woken.set()
 
     def _lead(self) -> None:
-        with self._mutex:
-            group = [self._queue.popleft() for _ in range(min(len(self._queue), LARGEST_GROUP))]
+        group: list[_Waiting[object]] = []
+        self._let_join(group)
         try:
-            self._settle(group)
+            self._settle(group, joined=self._let_join)
         finally:
             for waiting in group:
                 if not waiting.done:
@@ -120,12 +120,27 @@ class Writer:
             with self._mutex:
                 self._pass_on()
 
-    def _settle(self, group: list[_Waiting[object]], *, again: bool = True) -> None:
-        """Give every operation of the group its result or its error, where it has none yet."""
+    def _let_join(self, group: list[_Waiting[object]]) -> None:
+        """Take in who waits: at first, and again when the lock is held, which may have taken its time."""
+        with self._mutex:
+            room = LARGEST_GROUP - len(group)
+            group += [self._queue.popleft() for _ in range(min(len(self._queue), room))]
+
+    def _settle(
+        self,
+        group: list[_Waiting[object]],
+        *,
+        again: bool = True,
+        joined: Callable[[list[_Waiting[object]]], None] = lambda _: None,
+    ) -> None:
+        """Give every operation of the group its result or its error, where it has none yet.
+
+        `joined` is called once the lock is held, and may add to the group.
+        """
         if not group:
             return
         try:
-            self._transact(group)
+            self._transact(group, joined)
         except sa.exc.SQLAlchemyError as error:
             # What has no result was not committed. A connection that had been cut before is replaced, once.
             if again and self._database.lost(error):
@@ -150,10 +165,11 @@ class Writer:
             if not waiting.done:
                 self._settle([waiting])
 
-    def _transact(self, group: list[_Waiting[object]]) -> None:
+    def _transact(self, group: list[_Waiting[object]], joined: Callable[[list[_Waiting[object]]], None]) -> None:
         with self._database.writer.connect() as connection:
             begun = connection.begin()
             transaction = Transaction(connection, self._database, now=self._clock.now())
+            joined(group)
             transaction.prefetch(
                 [key for waiting in group for key in waiting.operation.records],
                 [key for waiting in group for key in waiting.operation.keys],
