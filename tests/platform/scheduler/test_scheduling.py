@@ -132,7 +132,7 @@ def test_cell_with_most_workers_then_tightest_fit_is_chosen() -> None:
         ((cell("a", node("n1", gpus=0)),), GPU, 1, (), WaitReason.NO_CELL_HAS_ACCELERATOR),
         ((cell("a", node("n1")),), Request(millicpus=65_000), 1, (), WaitReason.WORKER_DOES_NOT_FIT),
         ((cell("a", node("n1")),), GPU, 9, (), WaitReason.GANG_DOES_NOT_FIT),
-        ((cell("a", node("n1", healthy=False)),), GPU, 1, (), WaitReason.WORKER_DOES_NOT_FIT),
+        ((cell("a", node("n1", healthy=False)),), GPU, 1, (), WaitReason.NODES_CLOSED),
     ],
 )
 def test_each_obstacle_has_its_own_reason_and_its_own_way_out(
