@@ -10,7 +10,7 @@ from helios.control.job_machine import TERMINAL
 from helios.control.requests import living_tenant
 from helios.errors import ConflictError, Problem, SpecError, nearest
 from helios.spec import KINDS, AnyDocument, Curriculum, Job, Service, to_json
-from helios.store import Applied, Record, Store
+from helios.store import Applied, Change, Record, Store
 
 MAX_NAME = 63
 
@@ -28,6 +28,8 @@ def apply(store: Store, document: AnyDocument, *, idempotency_key: str = "") -> 
             content.
     """
     current = check(document, store)
+    if current is not None and _only_older(document, current):
+        return Applied(current, Change.UNCHANGED)
     outlived = current is not None and current.kind == "Job" and not _same_spec(document, current)
     return store.apply(document, idempotency_key=idempotency_key, replacing=current if outlived else None)
 
@@ -45,6 +47,19 @@ def check(document: AnyDocument, store: Store) -> Record | None:
     if current is not None and isinstance(document, Job | Curriculum):
         _not_while_running(document, current)
     return current
+
+
+def _only_older(document: AnyDocument, current: Record) -> bool:
+    """Whether it is what is stored, but for fields that the notation has had since and that have their defaults.
+
+    An upgrade must not make a run of every curriculum that is applied again as it was.
+    """
+    wanted = to_json(document)
+    metadata = wanted["metadata"]
+    same = (metadata.get("labels") or {}) == current.labels and (
+        metadata.get("annotations") or {}
+    ) == current.annotations
+    return same and not current.deleting and current.spec != wanted["spec"] and _same_spec(document, current)
 
 
 def _same_spec(document: AnyDocument, current: Record) -> bool:

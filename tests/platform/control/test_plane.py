@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -162,3 +163,21 @@ def test_default_tenant_stays(fleet: Any) -> None:
         request_delete(fleet.store, "Tenant", "default")
     fleet.settle(1)
     fleet.job()
+
+
+def test_document_stored_by_an_older_release_is_unchanged(fleet: Any) -> None:
+    """Fields that came into the notation since, with their defaults, make no new run and no conflict."""
+    fleet.curriculum()
+    fleet.job()
+    fleet.settle(2)
+    for kind, name in (("Curriculum", "tiny"), ("Job", "job")):
+        record = fleet.store.get(kind, name)
+        older = {key: value for key, value in record.spec.items() if key not in {"needs", "array", "schedule"}}
+        older = {**older, "checkpoint": {"every": "10m", "keep": 2}} if kind == "Job" else older
+        fleet.store.save(replace(record, spec=older))
+    before = fleet.store.get("Job", "job")
+    fleet.job()
+    fleet.curriculum()
+    assert fleet.store.get("Job", "job") == before
+    with pytest.raises(ConflictError):
+        fleet.job(priority=1)
