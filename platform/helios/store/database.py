@@ -1,7 +1,7 @@
 """What SQLite and PostgreSQL do differently: engines, locks, snapshots, words for errors, news of other processes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -30,7 +30,7 @@ class Database(ABC):
     poll_s: float
 
     def __init__(self) -> None:
-        self._upserts: dict[str, Any] = {}
+        self._statements: dict[Hashable, Any] = {}
 
     @abstractmethod
     def insert(self, table: sa.Table) -> Any:
@@ -74,14 +74,24 @@ class Database(ABC):
 
     def upsert(self, table: sa.Table) -> Any:
         """An INSERT that takes the place of the row with the same primary key."""
-        statement = self._upserts.get(table.name)
+        statement = self._statements.get(table)
         if statement is None:
             insert = self.insert(table)
             keys = list(table.primary_key.columns)
             others = {column.name: insert.excluded[column.name] for column in table.columns if column not in keys}
             statement = insert.on_conflict_do_update(index_elements=keys, set_=others)
-            self._upserts[table.name] = statement
+            self._statements[table] = statement
         return statement
+
+    def among(self, query: sa.Select[*tuple[Any, ...]], column: sa.Column[str]) -> Any:
+        """The rows of `query` whose column has one of the parameter `values`."""
+        key = ("among", column)
+        if key not in self._statements:
+            self._statements[key] = query.where(self.is_one_of(column))
+        return self._statements[key]
+
+    def is_one_of(self, column: sa.Column[str]) -> sa.ColumnElement[bool]:
+        return column.in_(sa.bindparam("values", expanding=True))
 
     def write_rows(
         self, connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]], *, replace: bool = False

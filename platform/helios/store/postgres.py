@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql
 
 from helios.errors import HeliosError, NoSpaceError, UnavailableError
 from helios.store import jsontext, schema
-from helios.store.arrays import Texts, TextsDumper, insert_from_arrays
+from helios.store.arrays import TextArray, Texts, TextsDumper, insert_from_arrays
 from helios.store.database import Database, Heard
 
 CHANNEL = "helios"
@@ -55,7 +55,6 @@ class PostgresDatabase(Database):
         reading = f"-c statement_timeout={STATEMENT_MS}"
         self.reader = self._engine(reading, size=READERS, more=MORE_READERS, isolation="AUTOCOMMIT")
         self.writer = self._engine(writing, size=1, more=0, isolation="READ COMMITTED")
-        self._from_arrays: dict[tuple[str, bool, tuple[str, ...]], Any] = {}
         self._listening = threading.Lock()
         self._listener: threading.Thread | None = None
         self._stop = threading.Event()
@@ -82,17 +81,18 @@ class PostgresDatabase(Database):
     def insert(self, table: sa.Table) -> postgresql.Insert:
         return postgresql.insert(table)
 
+    def is_one_of(self, column: sa.Column[str]) -> sa.ColumnElement[bool]:
+        return column == sa.any_(sa.bindparam("values", type_=TextArray("")))
+
     def write_rows(
         self, connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]], *, replace: bool = False
     ) -> None:
         """One statement with an array a column: parsed, sent and answered once, however many the rows."""
         names = tuple(rows[0])
-        statement = self._from_arrays.get((table.name, replace, names))
-        if statement is None:
-            statement = self._from_arrays[table.name, replace, names] = insert_from_arrays(
-                table, names, replace=replace
-            )
-        connection.execute(statement, {f"of_{name}": [row[name] for row in rows] for name in names})
+        key = (table, names, replace)
+        if key not in self._statements:
+            self._statements[key] = insert_from_arrays(table, names, replace=replace)
+        connection.execute(self._statements[key], {f"of_{name}": [row[name] for row in rows] for name in names})
 
     @contextmanager
     def together(self, connection: sa.Connection) -> Iterator[None]:

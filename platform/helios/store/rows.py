@@ -74,10 +74,18 @@ def audit_entry(row: sa.Row[*tuple[Any, ...]]) -> AuditEntry:
     return AuditEntry(**row._mapping)  # noqa: SLF001 - SQLAlchemy's documented accessor
 
 
-def audit_row(value: AuditEntry) -> dict[str, Any]:
-    row = {name: text(field) if isinstance(field, str) else field for name, field in fields(value).items()}
-    del row["number"]
-    return row
+def audit_row(value: AuditEntry, *, time: float) -> dict[str, Any]:
+    return {
+        "revision": value.revision,
+        "time": time,
+        "actor": text(value.actor),
+        "request": text(value.request),
+        "verb": value.verb,
+        "kind": text(value.kind),
+        "name": text(value.name),
+        "outcome": value.outcome,
+        "detail": text(value.detail),
+    }
 
 
 def lease(row: sa.Row[*tuple[Any, ...]]) -> Lease:

@@ -6,7 +6,7 @@ so before it collects or writes anything, so that it leaves no trace in what the
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,12 +19,8 @@ from helios.store.records import Actor, Allocation, AuditEntry, Event, Fence, Re
 Key = tuple[str, str]
 """Kind and name of a record."""
 
-_RECORDS = sa.select(schema.records).where(
-    schema.records.c.kind == sa.bindparam("of_kind"), schema.records.c.name.in_(sa.bindparam("names", expanding=True))
-)
-_KEYS = sa.select(schema.idempotency_keys).where(
-    schema.idempotency_keys.c.key.in_(sa.bindparam("keys", expanding=True))
-)
+_OF_KIND = sa.select(schema.records).where(schema.records.c.kind == sa.bindparam("of_kind"))
+_KEYS = sa.select(schema.idempotency_keys)
 _DELETE = schema.records.delete().where(
     schema.records.c.kind == sa.bindparam("of_kind"), schema.records.c.name == sa.bindparam("of_name")
 )
@@ -100,11 +96,13 @@ class Transaction:
                 by_kind.setdefault(kind, set()).add(name)
         for kind, names in by_kind.items():
             self._records.update(dict.fromkeys(((kind, name) for name in names), None))
-            for row in self.connection.execute(_RECORDS, {"of_kind": kind, "names": list(names)}):
+            query = self._database.among(_OF_KIND, schema.records.c.name)
+            for row in self.connection.execute(query, {"of_kind": kind, "values": list(names)}):
                 self._records[kind, row.name] = rows.record(row)
         if wanted := [key for key in keys if key and key not in self._keys]:
             self._keys.update(dict.fromkeys(wanted, None))
-            for row in self.connection.execute(_KEYS, {"keys": wanted}):
+            query = self._database.among(_KEYS, schema.idempotency_keys.c.key)
+            for row in self.connection.execute(query, {"values": wanted}):
                 self._keys[row.key] = IdempotencyKey(*row)
 
     def find(self, kind: str, name: str) -> Record | None:
@@ -160,14 +158,15 @@ class Transaction:
 
     def put_key(self, key: IdempotencyKey) -> None:
         self._keys[key.key] = key
-        self._collect(schema.idempotency_keys, rows.fields(key))
+        row = {"key": key.key, "digest": key.digest, "kind": key.kind, "name": key.name, "created_at": key.created_at}
+        self._collect(schema.idempotency_keys, row)
 
     def log(self, events: Iterable[Event], revision: int) -> None:
         for event in events:
             self._collect(schema.events, rows.event_row(event, revision=revision, time=self.now))
 
     def note(self, entry: AuditEntry) -> None:
-        self._collect(schema.audit, rows.audit_row(replace(entry, time=self.now)))
+        self._collect(schema.audit, rows.audit_row(entry, time=self.now))
 
     def note_write(self, actor: Actor | None, verb: str, record: Record, *, before: int = 0) -> None:
         """Leave an audit entry where there is somebody to name; `before` is the version that was there."""
