@@ -18,7 +18,7 @@ from helios.adapters.ray_local.head import RayHead
 from helios.api.app import create_app
 from helios.cli.home import Home, Progress
 from helios.cli.hosting import PROVIDERS, HostedCell
-from helios.cli.replica import Listen, api_config, configure_logging, run_api
+from helios.cli.replica import Listen, configure_logging, run_api
 from helios.control import ControlPlane
 from helios.errors import FencedError, HeliosError
 from helios.spec import CellSpec
@@ -179,7 +179,7 @@ def serve(home: Home, *, port: int) -> None:
     try:
         with listener:
             run_api(
-                api_config(app),
+                app,
                 listener,
                 # The folder's lock is ours, so there is nobody whose lease could still stand.
                 work=lambda ended: control.campaign(ended, holder=NAME, address=home.api_url(), sole=True),

@@ -27,13 +27,14 @@ from helios import __version__
 from helios.adapters.mlflow.tracker import MlflowTracker
 from helios.api.app import create_app
 from helios.api.oidc import Oidc, load_oidc
+from helios.cli.draining import Draining
 from helios.control import ControlPlane
 from helios.errors import InputError, PortInUseError
 from helios.store import open_store
 from helios.telemetry import logs
 
 DRAIN_S = 3
-"""What requests in flight get after SIGTERM; those that wait for news would keep the process for half a minute."""
+"""What requests in flight get after SIGTERM; those that only wait for news are ended at once."""
 LET_GO_S = 5.0
 """How long the controllers may take to finish their pass and release the lease."""
 MIN_TOKEN = 16
@@ -104,11 +105,9 @@ class ApiServer(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def api_config(app: ASGIApp, *, tls: tuple[Path, Path] | None = None) -> uvicorn.Config:
-    """How uvicorn serves the API; its socket is bound before. Raises `InputError` for unusable certificates."""
+def _config(app: ASGIApp, *, tls: tuple[Path, Path] | None) -> uvicorn.Config:
+    """How uvicorn serves the API; its socket is bound before."""
     certificate, key = tls or (None, None)
-    if certificate is not None and key is not None:
-        _check_certificate(certificate, key)
     return uvicorn.Config(
         app,
         loop="uvloop",
@@ -128,13 +127,15 @@ def serve(options: Options) -> None:
     """Run until SIGTERM or SIGINT.
 
     Raises:
-        InputError: an option is wrong; PortInUseError where the port is held.
+        InputError: an option is wrong; `PortInUseError` where the port is held.
         UnavailableError: the database does not answer.
     """
-    token = admin_token(options.admin_token_file)
+    if options.tls is not None:
+        _check_certificate(*options.tls)
     oidc = Oidc(load_oidc(options.oidc)) if options.oidc is not None else None
     listener = options.listen.bind()
     with listener:
+        token = admin_token(options.admin_token_file)
         scheme = "https" if options.tls else "http"
         host, port = listener.getsockname()[:2]
         url = options.address or f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
@@ -146,10 +147,11 @@ def serve(options: Options) -> None:
         try:
             tracker = MlflowTracker(lambda: options.mlflow) if options.mlflow else None
             plane = ControlPlane(store, tracker=tracker)
-            app = create_app(plane, token=token, links={"mlflow": options.mlflow}, oidc=oidc, replica=name)
+            api = create_app(plane, token=token, links={"mlflow": options.mlflow}, oidc=oidc, replica=name)
             run_api(
-                api_config(app, tls=options.tls),
+                api,
                 listener,
+                tls=options.tls,
                 work=lambda stop: plane.campaign(stop, holder=name, address=url),
                 on_start=lambda: _log.info("HELIOS %s: replica %s answers at %s", __version__, name, url),
             )
@@ -158,9 +160,10 @@ def serve(options: Options) -> None:
 
 
 def run_api(
-    config: uvicorn.Config,
+    api: ASGIApp,
     listener: socket.socket,
     *,
+    tls: tuple[Path, Path] | None = None,
     work: Callable[[threading.Event], None],
     on_start: Callable[[], None] = lambda: None,
     on_exit: Callable[[], None] = lambda: None,
@@ -171,12 +174,14 @@ def run_api(
     """
     stop = threading.Event()
     failures: list[Exception] = []
+    draining = Draining(api)
 
     def let_go() -> None:
         stop.set()
+        draining.end()
         on_exit()
 
-    server = ApiServer(config, on_start=on_start, on_exit=let_go)
+    server = ApiServer(_config(draining, tls=tls), on_start=on_start, on_exit=let_go)
 
     def run() -> None:
         try:

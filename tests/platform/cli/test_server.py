@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -147,18 +148,31 @@ def served(start: Start, tmp_path: Path) -> Served:
 
 
 def test_server_starts_serves_and_leaves(start: Start, tmp_path: Path) -> None:
-    """It makes its token for its owner alone, answers, and at SIGTERM lets go of lease and port in seconds."""
+    """It makes its token for its owner alone, and at SIGTERM ends what waits in good order and lets go of its lease."""
     server = Served(start, tmp_path, "--name", "one")
     assert (tmp_path / "admin.token").stat().st_mode & 0o777 == 0o600
     until(lambda: server.call("GET", "/v1/status")["leader"])
     assert httpx.get(f"{server.url}/v1/jobs", trust_env=False).status_code == 401
-    waiting = subprocess.Popen(
-        [sys.executable, "-c", f"import httpx; httpx.get({server.url + '/healthz'!r}, trust_env=False)"]
-    )
+    answers: list[tuple[int, str]] = []
+
+    def wait(path: str) -> None:
+        headers = {"Authorization": f"Bearer {read_token(tmp_path / 'admin.token')}"}
+        answer = httpx.get(f"{server.url}{path}", headers=headers, trust_env=False, timeout=60)
+        answers.append((answer.status_code, answer.text))
+
+    paths = ["/v1/events?after=1000&wait=30", "/v1/events/stream"]
+    waiting = [threading.Thread(target=wait, args=(path,)) for path in paths]
+    for thread in waiting:
+        thread.start()
+    waiting[0].join(2.0)
     began = time.monotonic()
     assert server.process.end() == 0
     assert time.monotonic() - began < 5.0
-    waiting.wait(30)
+    for thread in waiting:
+        thread.join(20)
+    assert sorted(code for code, _ in answers) == [200, 503], "a stream is closed, a long poll is told to ask again"
+    assert "this replica is ending" in dict(answers)[503]
+    assert "Traceback" not in server.process.said
     store = open_store(tmp_path / "helios.db")
     try:
         lease = store.lease("control")
