@@ -66,7 +66,7 @@ class Facts:
 
 def check(facts: Facts) -> tuple[Finding, ...]:
     """Every rule that was broken, by rule."""
-    rules = (lost, twice_at_once, run_again, wrong_end, leaked, released_early, out_of_order, asked_for)
+    rules = (lost, twice_at_once, run_again, wrong_end, leaked, unintended, out_of_order, asked_for)
     return tuple(finding for rule in rules for finding in rule(facts))
 
 
@@ -143,18 +143,17 @@ def leaked(facts: Facts) -> Iterator[Finding]:
                 yield Finding("Leaked", span.name, f"epoch {span.epoch} lives in {span.cell}, and nobody wants it")
 
 
-def released_early(facts: Facts) -> Iterator[Finding]:
-    """The accounting gave resources back that a gang still held, or never had them."""
+def unintended(facts: Facts) -> Iterator[Finding]:
+    """A gang that held nodes while the store did not mean it to: before its admission, or after its release."""
     rows = {(row.uid, row.epoch): row for row in facts.allocations}
     for spans in facts.spans().values():
         for span in spans:
-            row = rows.get((span.uid, span.epoch))
-            if row is None:
-                yield Finding("ReleasedEarly", span.name, f"epoch {span.epoch} ran in {span.cell} without allocation")
+            row, where = rows.get((span.uid, span.epoch)), f"epoch {span.epoch} in {span.cell}"
+            if row is None or row.opened_at > span.since + TOLERANCE_S:
+                yield Finding("Unintended", span.name, f"{where} began before the store had it admitted")
             elif row.closed_at is not None and row.closed_at < span.until - TOLERANCE_S:
                 early = span.until - row.closed_at
-                message = f"epoch {span.epoch} in {span.cell} held its nodes {early:.3f} s longer than its allocation"
-                yield Finding("ReleasedEarly", span.name, message)
+                yield Finding("Unintended", span.name, f"{where} held its nodes {early:.3f} s beyond its allocation")
 
 
 def out_of_order(facts: Facts) -> Iterator[Finding]:

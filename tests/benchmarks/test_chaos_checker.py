@@ -158,10 +158,10 @@ def test_leaks_are_found(leak: dict[str, Any]) -> None:
     assert "Leaked" in rules(check(facts(**leak)))
 
 
-def test_resources_given_back_too_early_are_found() -> None:
-    """An allocation is not closed before its gang is over, and no gang is without one."""
-    assert rules(check(facts(allocations=(row(closed=9),)))) == {"ReleasedEarly"}
-    assert rules(check(facts(allocations=()))) == {"ReleasedEarly"}
+@pytest.mark.parametrize("rows", [(), (row(opened=0.5),), (row(closed=9),)])
+def test_starts_that_the_store_did_not_mean_are_found(rows: tuple[Allocation, ...]) -> None:
+    """A gang has an allocation, which was opened before it began and is closed after it is over."""
+    assert rules(check(facts(allocations=rows))) == {"Unintended"}
 
 
 def test_broken_fences_are_found() -> None:
