@@ -96,6 +96,7 @@ class StageConfig(Section):
     decay: float = Field(default=0.4, ge=0, le=1)
     """Share of the steps at the end in which the learning rate falls linearly to a tenth."""
     zero: Literal[0, 2, 3] = 2
+    """Stage of ZeRO. A checkpoint of 2 or 3 loads into as many workers as wrote it; of 0 into any number."""
     seed: int = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the matrix products; `auto` is bf16 where the device has instructions for it. Weights stay fp32."""

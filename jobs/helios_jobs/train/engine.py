@@ -4,12 +4,14 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from helios.errors import InputError
 from helios_jobs.curriculum.config import StageConfig
 
 BUCKET_ELEMENTS = 50_000_000
@@ -108,7 +110,18 @@ class Engine:
         self.wrapped.save_checkpoint(folder, tag="engine", client_state={"step": step}, save_latest=False)
 
     def load(self, folder: str) -> int:
-        """Restore weights and optimizer state; returns the number of steps done."""
+        """Restore weights and optimizer state; returns the number of steps done.
+
+        Raises:
+            InputError: ZeRO's shards of the optimizer were written by another number of workers.
+        """
+        written, here = len(list(Path(folder, "engine").glob("*optim_states.pt"))), dist.get_world_size()
+        if self.config.zero > 0 and written != here:
+            raise InputError(
+                f"the checkpoint was written by {written} workers, and this start has {here}: with zero: "
+                f"{self.config.zero} their number cannot change",
+                hint="set spec.workers to one number, or spec.config.zero to 0",
+            )
         _, state = self.wrapped.load_checkpoint(folder, tag="engine")
         return int(state["step"])
 

@@ -14,7 +14,7 @@ from helios_jobs.train.engine import Engine, quiet_process, start_engine
 from helios_jobs.train.outcome import BuildObjective, Outcome, Settings
 from helios_jobs.train.pace import Action, Pace
 from helios_jobs.train.product import finish
-from helios_jobs.train.progress import Progress, count_starts
+from helios_jobs.train.progress import Progress, count_starts, explain
 from helios_jobs.train.tracking import Tracker, describe_run
 from helios_jobs.train.worker import Lead, Worker, first_problem
 
@@ -32,7 +32,9 @@ def train_worker(settings: Settings) -> Outcome:
 
     # 3. DeepSpeed wraps the module, and the last checkpoint puts it back where it was.
     engine = start_engine(module, objective.parameter_groups(module, config.lr), config)
-    first = _resume(worker, engine)
+    first, mismatch = _resume(worker, engine)
+    if mismatch is not None:
+        return worker.leave("InvalidConfig", mismatch)
 
     # 4. Train.
     worker.begin()
@@ -106,11 +108,15 @@ def _set_up(worker: Worker) -> tuple[nn.Module, tuple[str, str] | None]:
     return module, problem and ("NoSpace" if problem[0] == "NoSpace" else "InvalidConfig", problem[1])
 
 
-def _resume(worker: Worker, engine: Engine) -> int:
+def _resume(worker: Worker, engine: Engine) -> tuple[int, str | None]:
+    """The number of steps done, and why the last checkpoint is of no use to this gang, which all ranks see alike."""
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
-        return 0
-    done = engine.load(checkpoint.path)
+        return 0, None
+    try:
+        done = engine.load(checkpoint.path)
+    except InputError as error:
+        return 0, explain(error)
     if worker.lead:
         worker.lead.progress.update(step=done, checkpoint_step=done)
-    return done
+    return done, None

@@ -1,15 +1,17 @@
 """DeepSpeed as the loop uses it: what it is told, that it resumes exactly, and that it equals plain PyTorch."""
 
-from types import ModuleType
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from helios.errors import InputError
 from helios_jobs.curriculum.config import StageConfig
 from helios_jobs.curriculum.objective import StageContext
-from helios_jobs.train.engine import engine_config
+from helios_jobs.train.engine import Engine, engine_config
 from helios_jobs.train.loop import seed_step
 
 Weights = dict[str, Tensor]
@@ -35,6 +37,24 @@ def test_a_resumed_engine_ends_with_the_same_bits(plain_runs: dict[str, Any], op
     """Saved half way and loaded into a fresh engine, training ends where an unbroken run ends."""
     run = plain_runs[f"{optimizer}-{zero}-8"]
     assert _distance(run["whole"], run["resumed"]) == 0.0
+
+
+@pytest.mark.parametrize("zero", [0, 2, 3])
+def test_shards_of_another_number_of_workers_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zero: int
+) -> None:
+    """One worker cannot go on from two workers' shards, and is told what to change; without shards it can."""
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 1)
+    (tmp_path / "engine").mkdir()
+    for rank in range(2 if zero else 0):
+        (tmp_path / "engine" / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").touch()
+    loaded = SimpleNamespace(load_checkpoint=lambda *_, **__: ("path", {"step": 7}))
+    engine = Engine(loaded, StageConfig.model_validate({"stage": "t2v", "steps": 9, "zero": zero}), [])
+    if zero == 0:
+        assert engine.load(str(tmp_path)) == 7
+        return
+    with pytest.raises(InputError, match=f"written by 2 workers, and this start has 1: with zero: {zero}"):
+        engine.load(str(tmp_path))
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
