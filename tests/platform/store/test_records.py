@@ -151,6 +151,29 @@ def test_event_is_written_with_its_change_or_not_at_all(store: Store) -> None:
     assert later == ()
 
 
+def test_last_events_come_in_the_order_they_were_written(store: Store) -> None:
+    """The newest few of one object, oldest of them first."""
+    for number in range(5):
+        store.add_events([Event("Job", "a", "u", f"R{number}", ""), Event("Job", "b", "u", "Other", "")])
+    assert [event.reason for event in store.events(name="a", last=True, limit=2)] == ["R3", "R4"]
+    assert [event.reason for event in store.events(name="a", limit=2)] == ["R0", "R1"]
+
+
+def test_key_of_what_is_gone_makes_no_second_one(store: Store) -> None:
+    """A late retry of a creation does not bring a deleted object back."""
+    store.remove(store.apply(job(), idempotency_key="k").record)
+    with pytest.raises(NotFoundError, match="no job is named 'job'"):
+        store.apply(job(), idempotency_key="k")
+    assert store.find("Job", "job") is None
+
+
+def test_numbers_beyond_64_bits_and_odd_text_come_back_as_they_were(store: Store) -> None:
+    """A seed of 2**70 is no float, and half a surrogate pair harms nobody."""
+    spec = {"seed": 2**70, "low": -(2**63), "text": 'a": \u2028 \ud800', "nested": [{"x": 2**64}], "empty": {}}
+    store.create(Record("Job", "a", spec=spec))
+    assert store.get("Job", "a").spec == spec
+
+
 def test_wait_wakes_at_once_and_gives_up_in_time(store: Store) -> None:
     """A write wakes who waits in far less than a poll; silence returns the same revision after the timeout."""
     revision = store.revision()
