@@ -37,6 +37,7 @@ class Launches:
         self._stops: set[Key] = set()
         self._stale: set[Key] = set()
         self._due: dict[Key, float] = {}
+        self._said: dict[Key, str] = {}
 
     def intend(self, desired: Desired) -> None:
         """Take in what is to run: it belongs to `live` before it is begun, so that no crash leaves a start unknown."""
@@ -87,6 +88,8 @@ class Launches:
         launches = {(launch.uid, launch.epoch) for launch in desired.launches}
         asked = launches | {(stop.uid, stop.epoch) for stop in desired.stops} | self.live
         self._seen = {key: status for key, status in self._seen.items() if key in asked or key in self._running}
+        for key in [key for key in self._said if key not in self._seen and key not in self._running]:
+            self._said.pop(key, None)
         self._due = {key: due for key, due in self._due.items() if key in self._seen}
         return tuple(self._seen.values())
 
@@ -119,11 +122,15 @@ class Launches:
         try:
             act()
         except UnavailableError as error:
-            _log.info("cell %s: %s epoch %d: %s", self._cell, uid, epoch, error.message)
+            if self._said.get(key) != error.message:  # an engine that is away for an hour is told of once
+                self._said[key] = error.message
+                _log.info("cell %s: %s epoch %d: %s", self._cell, uid, epoch, error.message)
         except ConflictError as error:
             return LaunchStatus(uid, epoch, Phase.FAILED, "Fenced", error.message, stopping=stopping)
         except Exception as error:  # noqa: BLE001  # one broken launch is reported and holds up no other
             return self._broken(key, error)
+        else:
+            self._said.pop(key, None)
         try:
             return replace(self._driver.status(uid, epoch), stopping=stopping)
         except Exception as error:  # noqa: BLE001  # the same: said of this launch, and seen again next time

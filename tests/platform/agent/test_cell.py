@@ -229,18 +229,23 @@ def test_what_was_seen_before_a_stop_confirms_nothing(
     assert channel.statuses["slow", 1].phase is Phase.STOPPED
 
 
-def test_engine_away_is_said_and_nothing_is_failed(agent: CellAgent, channel: FakeChannel, driver: FakeDriver) -> None:
+def test_engine_away_is_said_and_nothing_is_failed(
+    agent: CellAgent, channel: FakeChannel, driver: FakeDriver, caplog: pytest.LogCaptureFixture
+) -> None:
     """Without an engine the agent reports no nodes, and a launch that cannot start yet is absent, not failed."""
 
     def away() -> None:
         raise UnavailableError("no engine")
 
+    caplog.set_level("INFO")
     driver.down = True
     driver.before_start["a"] = away
     channel.wanted = Desired(launches=(launch("a"),))
     agent.tick()
+    agent.tick()
     assert channel.nodes is None
     assert channel.statuses["a", 1].phase is Phase.ABSENT
+    assert caplog.text.count("a epoch 1: no engine") == 1, "told once, not with every look"
 
 
 def test_agent_outlives_what_a_tick_meets(agent: CellAgent, channel: FakeChannel, driver: FakeDriver) -> None:
