@@ -6,6 +6,7 @@ commits once and hands every thread its own result or its own error.
 
 import copy
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from helios.ports import Clock
 from helios.store.database import Database
 from helios.store.transaction import Key, Transaction
 from helios.store.waiting import Counters
+from helios.telemetry import metrics
 
 T = TypeVar("T")
 LARGEST_GROUP = 256
@@ -167,6 +169,7 @@ class Writer:
 
     def _transact(self, group: list[_Waiting[object]], joined: Callable[[list[_Waiting[object]]], None]) -> None:
         with self._database.writer.connect() as connection:
+            began = time.perf_counter()
             begun = connection.begin()
             transaction = Transaction(connection, self._database, now=self._clock.now())
             joined(group)
@@ -185,6 +188,7 @@ class Writer:
                 # At once: what is committed must not be tried again, whatever happens from here on.
                 _hand_out(results)
                 self._counters.heard(news[0] or 0, news[1] or 0)
+                metrics.observe_write(time.perf_counter() - began, len(group), revision=news[0] or 0)
             else:
                 begun.rollback()
                 _hand_out(results)
