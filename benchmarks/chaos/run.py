@@ -7,6 +7,7 @@ the store and the cells' own records. Exit code 1 where anything was lost, doubl
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -34,6 +35,7 @@ Tell = Callable[[str], None]
 
 def main() -> int:
     options = _options()
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # so that all that runs is ended
     console = Console()
     outcomes = []
     for store in ("sqlite", "postgres") if options.store == "both" else (options.store,):
