@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from helios.agent.cell import HEARTBEAT_S, CellAgent
+from helios.agent.cell import CellAgent
 from helios.agent.findings import write_findings
 from helios.agent.logs import LogPusher
+from helios.agent.outbox import HEARTBEAT_S
 from helios.errors import ConflictError, FencedError, InputError, UnavailableError
 from helios.ports import (
     Desired,
