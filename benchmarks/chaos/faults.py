@@ -16,6 +16,8 @@ CUT_S = (2.0, 8.0)
 LEASE_TERM_S = 5.0
 PAUSE_S = (LEASE_TERM_S + 1.5, LEASE_TERM_S + 4.0)
 """Longer than a lease stands without a renewal."""
+SETTLED_S = 15.0
+"""A program that has not begun its work yet would, when it wakes up, be its successor's successor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,7 @@ class FaultDriver:
         program = programs.get(name)
         if program is None or not program.is_up:
             return None
+        leader = leader and self._targets.is_ready(name)
         alone, at = leader and self._targets.nobody_else(name), time.time()
         program.kill(restart_after=self._dice.uniform(*RESTART_S))
         return Fault(at, "kill", name, leader=leader, alone=alone, control=name in self._targets.servers)
@@ -138,16 +141,18 @@ class FaultDriver:
         program = programs.get(name)
         if program is None or not program.is_up:
             return None
-        alone, at = leader and self._targets.nobody_else(name), time.time()
+        # Where nobody else could lead, the same one goes on after its pause: nothing fails over.
+        leader = leader and self._targets.is_ready(name) and not self._targets.nobody_else(name)
+        at = time.time()
         program.pause()
         self._later(self._dice.uniform(*PAUSE_S), program.resume)
-        return Fault(at, "pause", name, leader=leader, alone=alone, control=name in self._targets.servers)
+        return Fault(at, "pause", name, leader=leader, control=name in self._targets.servers)
 
     def _replace_agents(self) -> Fault | None:
         """Pause an agent program, start its successor, and wake the old one up later: it must stand down."""
         name = self._dice.choice(sorted(self._targets.agents))
         program = self._targets.agents[name]
-        if not program.is_up or program.zombies():
+        if not program.is_up or program.zombies() or program.age < SETTLED_S:
             return None
         program.replace()
         self._later(self._dice.uniform(*PAUSE_S), program.wake_replaced)

@@ -32,6 +32,12 @@ class Program:
         self._replaced: list[subprocess.Popen[bytes]] = []
         self._restart_at: float | None = None
         self._paused = False
+        self._started = 0.0
+
+    @property
+    def age(self) -> float:
+        """Seconds since its present process was started."""
+        return time.monotonic() - self._started
 
     @property
     def is_up(self) -> bool:
@@ -41,7 +47,7 @@ class Program:
     def start(self) -> None:
         with self._lock, self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-            self._paused, self._restart_at = False, None
+            self._paused, self._restart_at, self._started = False, None, time.monotonic()
 
     def kill(self, *, restart_after: float) -> None:
         """SIGKILL, and a new one after some seconds."""
