@@ -66,7 +66,7 @@ class Facts:
 
 def check(facts: Facts) -> tuple[Finding, ...]:
     """Every rule that was broken, by rule."""
-    rules = (lost, twice_at_once, run_again, wrong_end, leaked, unintended, out_of_order, asked_for)
+    rules = (lost, twice_at_once, run_again, wrong_end, leaked, unintended, out_of_order, asked_for, defects)
     return tuple(finding for rule in rules for finding in rule(facts))
 
 
@@ -170,6 +170,13 @@ def asked_for(facts: Facts) -> Iterator[Finding]:
     for history in facts.histories:
         for violation in history.violations:
             yield Finding(violation.rule, history.cell, f"{violation.uid} epoch {violation.epoch}: {violation.message}")
+
+
+def defects(facts: Facts) -> Iterator[Finding]:
+    """A controller that could not do its work, whatever it was."""
+    for event in facts.events:
+        if event.reason == "ControllerError":
+            yield Finding("ControllerError", event.name, event.message)
 
 
 @dataclass(frozen=True, slots=True)

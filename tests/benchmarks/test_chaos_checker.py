@@ -176,6 +176,12 @@ def test_the_cells_own_complaints_are_found() -> None:
     assert rules(check(facts(histories=(History("east", (span(),), (complaint,), 0),)))) == {"Overcommitted"}
 
 
+def test_defects_of_controllers_are_found() -> None:
+    """What a controller met and did not expect is in the event log, and is a finding."""
+    met = replace(event("KeyError: 'cell'", 5), reason="ControllerError")
+    assert rules(check(facts(events=(*facts().events, met)))) == {"ControllerError"}
+
+
 def test_failover_is_from_the_loss_to_the_next_decision() -> None:
     """Followers' losses do not count, nor do those before whose next decision something else was done."""
     faults = [
