@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from helios.adapters.programs import MARK, marked
+from helios.adapters.ray_local import head as ray_head
 from helios.adapters.ray_local import machine, raylets
 from helios.adapters.ray_local.driver import RayLocalDriver
 from helios.adapters.ray_local.environment import job_env
@@ -21,6 +22,7 @@ from helios.adapters.ray_local.machine import shares
 from helios.adapters.ray_local.raylets import Cluster, Raylets, Sight, selectors
 from helios.adapters.ray_local.records import Records, Start
 from helios.durable import read_json, write_json
+from helios.errors import UnavailableError
 from helios.ports import Launch
 from helios.spec import JobSpec
 
@@ -191,3 +193,27 @@ def test_shape_is_that_of_all_pools_and_outlives_the_process(tmp_path: Path) -> 
     assert RayHead(tmp_path, cell="lab").names == ["lab-0", "lab-1", "lab-2"]
     driver.resize({"fast": 1})
     assert driver.head.wanted == 1
+
+
+def test_other_number_of_nodes_waits_for_the_end_of_what_runs(
+    beside: Callable[..., Raylets], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray is started anew for it only when nothing runs there; until then the cell shows the nodes that there are."""
+    monkeypatch.setattr(ray_head, "sys", SimpleNamespace(executable=str(tmp_path / "raylet")))
+    monkeypatch.setattr(RayHead, "is_ready", lambda _: True)
+    driver = RayLocalDriver(cell="lab", folder=tmp_path, pool="old")
+    running = ["a job"]
+    monkeypatch.setattr(driver, "running", lambda: running)
+    driver.head.ensure()
+    try:
+        first = driver.head.handle()
+        driver.resize({"new": 1, "more": 1})
+        assert [(node.name, node.pool) for node in driver.nodes()] == [("lab-0", "new")]
+        assert driver.head.handle() == first
+        running.clear()
+        with pytest.raises(UnavailableError, match="started anew with 2 nodes"):
+            driver.nodes()
+        assert driver.head.nodes == 2
+        assert driver.head.handle() != first
+    finally:
+        driver.head.stop()
