@@ -132,6 +132,7 @@ def _ready(record: Record, word: str, reason: str, message: str, now: float) -> 
 
 def _node(node: NodeObservation) -> dict[str, Any]:
     facts = {**asdict(node), "accelerators": dict(node.accelerators), "labels": dict(node.labels)}
+    facts["findings"] = [{**asdict(finding), "action": finding.action.value} for finding in node.findings]
     for empty in [name for name in ("labels", "findings") if not facts[name]]:
         del facts[empty]  # thousands of nodes: what says nothing is not kept
     if not facts["lost"]:

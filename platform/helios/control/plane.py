@@ -28,7 +28,7 @@ RESYNC_S = 300.0
 """How often everything is looked at again, whatever was or was not notified."""
 WORKERS = 8
 """Records that are reconciled at a time; their writes share transactions."""
-CYCLE_SHARE = 4.0
+CYCLE_SHARE = 9.0
 """Pause after a scheduling cycle, in lengths of that cycle: with ten thousand in the queue, requests come first."""
 
 _log = logging.getLogger(__name__)

@@ -66,6 +66,7 @@ class Reconciler:
         self._told: dict[str, str] = {}
         self._settled: dict[str, tuple[LaunchStatus, int]] = {}
         self._progress_at: dict[str, float] = {}
+        self._seen_nodes: dict[str, tuple[object, ...]] = {}
         self._reconcilers: Mapping[str, Callable[[Record], None]] = {
             "Cell": self._cell,
             "Tenant": self._tenant,
@@ -78,6 +79,7 @@ class Reconciler:
         """Write through this view from now on; what was remembered of statuses is looked at anew."""
         self._store = writes
         self._settled.clear()
+        self._seen_nodes.clear()
         self._progress_at.clear()
 
     # 1. What cells say ------------------------------------------------------------------------------------------------
@@ -100,8 +102,12 @@ class Reconciler:
         self._each(fresh, lambda item: self._guarded(item[1], lambda about: self._observe_launch(about, item[0])), pool)
 
     def _observe_cell(self, record: Record, report: Report, skew: float) -> None:
+        seen = (report.nodes, abs(skew) <= cell.SKEW_S)
+        if self._seen_nodes.get(record.uid) == (record.resource_version, *seen):
+            return  # the same as last time, of a record that nobody has written since
         after = cell.observe(record, report.nodes, self._clock.now(), skew_s=skew)
-        self._save(record, after, cell.changes(record, after))
+        saved = self._save(record, after, cell.changes(record, after))
+        self._seen_nodes[record.uid] = (saved.resource_version, *seen)
         self._watcher.look_at("Cell", record.name, self._clock.now() + LOOK_AT_CELLS_S)
 
     def _news(self, status: LaunchStatus, cell_name: str) -> Record | None:
@@ -164,6 +170,7 @@ class Reconciler:
         now = self._clock.now()
         if record.deleting and not self._index.placed(record.name):
             self._store.remove(record)
+            self._forget(record.uid)
             return
         after = cell.reconcile(record, self._watcher.silent_for(record.name), now)
         self._save(record, after, cell.changes(record, after))
@@ -349,4 +356,5 @@ class Reconciler:
         self._specs.forget(uid)
         self._settled.pop(uid, None)
         self._progress_at.pop(uid, None)
+        self._seen_nodes.pop(uid, None)
         self._told.pop(uid, None)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from helios.scheduler.decisions import CellVerdict, NodeReject, WaitReason
-from helios.scheduler.free import FreeNode, emptied
+from helios.scheduler.free import FreeNode, room
 from helios.scheduler.snapshot import CellState, PendingGang, Readiness, Request
 
 
@@ -81,18 +81,17 @@ def _too_small(gang: PendingGang, cell: CellState, nodes: Sequence[FreeNode], fi
 
 def _why(gang: PendingGang, cell: CellState, fits: int, rejected: dict[NodeReject, int]) -> tuple[WaitReason, str]:
     request = gang.request
-    if request.accelerators and not any(node.accelerators.get(request.accelerator) for node in cell.nodes):
+    if request.accelerators and not any(node.accelerators.get(request.accelerator) for node, _ in cell.sorts):
         return WaitReason.NO_CELL_HAS_ACCELERATOR, f"no node has {request.accelerator}"
-    whole = [node.capacity(request) for node in emptied(cell, opened=True)]
-    empty = [node.capacity(request) for node in emptied(cell)]
-    if sum(whole) >= gang.min_workers > sum(empty):
+    whole = room(cell, request, opened=True)
+    if whole >= gang.min_workers > room(cell, request):
         closed = {NodeReject.CORDONED: "cordoned", NodeReject.UNHEALTHY: "unhealthy"}
         counts = ", ".join(f"{rejected[why]} {word}" for why, word in closed.items() if why in rejected)
         return WaitReason.NODES_CLOSED, f"it would fit if all nodes took work; of {len(cell.nodes)}: {counts}"
-    if not any(whole):
+    if not whole:
         return WaitReason.WORKER_DOES_NOT_FIT, f"no node could hold one worker ({wording(request)}), were it empty"
-    if sum(whole) < gang.min_workers:
-        message = f"the whole cell holds {sum(whole)} such workers, the gang needs {gang.min_workers}"
+    if whole < gang.min_workers:
+        message = f"the whole cell holds {whole} such workers, the gang needs {gang.min_workers}"
         return WaitReason.GANG_DOES_NOT_FIT, message
     full = ", ".join(f"{count} {reject}" for reject, count in rejected.items())
     message = f"{fits} of at least {gang.min_workers} workers fit now" + (f"; nodes: {full}" if full else "")

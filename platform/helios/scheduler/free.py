@@ -46,6 +46,8 @@ class FreeNode:
 
     def capacity(self, request: Request) -> int:
         """How many workers fit; `BOUNDLESS` where the request is of nothing."""
+        if request.accelerators and self.accelerators.get(request.accelerator, 0) < request.accelerators:
+            return 0  # what most nodes of a full fleet answer
         if self.reject(request) is not None:
             return 0
         limits = [BOUNDLESS]
@@ -84,7 +86,10 @@ class Free:
         return self._held[tenant, accelerator]
 
 
-def emptied(cell: CellState, *, opened: bool = False) -> tuple[FreeNode, ...]:
-    """The cell's nodes as they would be, were nothing running; with `opened` also were none cordoned or unhealthy."""
-    nodes = (replace(node, healthy=True, cordoned=False) if opened else node for node in cell.nodes)
-    return tuple(FreeNode.empty(node) for node in nodes)
+def room(cell: CellState, request: Request, *, opened: bool = False) -> int:
+    """Workers that the cell could hold, were nothing running; with `opened` also were no node cordoned or unhealthy."""
+    workers = 0
+    for node, count in cell.sorts:
+        example = replace(node, healthy=True, cordoned=False) if opened else node
+        workers += FreeNode.empty(example).capacity(request) * count
+    return workers

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 from helios.spec import QoS
 
@@ -51,12 +52,24 @@ class Node:
     cordoned: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CellState:
     name: str
     readiness: Readiness
     nodes: tuple[Node, ...] = ()
     message: str = ""
+
+    @cached_property
+    def sorts(self) -> tuple[tuple[Node, int], ...]:
+        """Nodes that are alike in everything but name and pool, each sort by one of them and how many there are."""
+        counts: dict[tuple[object, ...], int] = {}
+        examples: dict[tuple[object, ...], Node] = {}
+        for node in self.nodes:
+            devices = tuple(sorted(node.accelerators.items()))
+            key = (node.millicpus, node.memory, devices, node.healthy, node.cordoned)
+            counts[key] = counts.get(key, 0) + 1
+            examples.setdefault(key, node)
+        return tuple((examples[key], count) for key, count in counts.items())
 
 
 @dataclass(frozen=True, slots=True)
