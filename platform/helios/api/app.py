@@ -21,7 +21,7 @@ from helios.api.limits import Limits
 from helios.api.logs import LogReader, LogRelay, ReadLocal, add_log_routes
 from helios.api.objects import add_object_routes
 from helios.api.oidc import Oidc
-from helios.api.roles import ROUTES
+from helios.api.roles import LITERAL_PATHS, ROUTES
 from helios.api.streams import add_stream_routes
 from helios.api.tokens import KIND, Tokens
 from helios.api.views import add_health_routes, add_view_routes
@@ -107,6 +107,8 @@ def check_routes(app: FastAPI, authority: Authority) -> None:
 
 def methods_of(app: FastAPI, path: str) -> Iterable[str]:
     """The methods that a path answers to."""
+    if path in LITERAL_PATHS:
+        return {method for method, declared in ROUTES if declared == path}
     return {
         method
         for context in iter_route_contexts(app.routes)

@@ -9,10 +9,11 @@ from urllib.parse import quote
 import anyio.to_thread
 from fastapi import Depends, Request
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 from helios.api.fleet import Fleet
 from helios.api.guard import SCOPE_KEY, Context
-from helios.api.roles import EVERY_TENANT, ROUTES, WRITES, Permission, Principal
+from helios.api.roles import EVERY_TENANT, LITERAL_PATHS, ROUTES, WRITES, Permission, Principal
 from helios.errors import ForbiddenError, HeliosError, NotFoundError, Problem, SpecError, UnauthorizedError, nearest
 from helios.spec import PLURALS
 from helios.store import Actor, AuditEntry, Record, Store
@@ -121,10 +122,19 @@ class Authority:
     fleet: Fleet
 
     async def __call__(self, request: Request) -> None:
-        """Raises `ForbiddenError`, or `SpecError` for a query parameter that the route does not have."""
+        """Let the request through, or not.
+
+        Raises:
+            ForbiddenError: the caller's role does not open this route.
+            SpecError: a query parameter that the route does not have.
+            HTTPException: an object would have the name of a route (`watch`).
+        """
         route, context = request.scope["route"], request.scope[SCOPE_KEY]
         assert isinstance(route, APIRoute)
         assert isinstance(context, Context)
+        path = request.scope["path"]
+        if path in LITERAL_PATHS and path != route.path:
+            raise HTTPException(405)
         permission = ROUTES[request.method, route.path]
         if permission is not Permission.OPEN:
             principal = context.principal

@@ -35,7 +35,7 @@ class LogPart:
     epoch: int
     offset: int
     ended: bool
-    awaited: bool = False
+    pending: bool = False
     """A cell was asked and did not answer yet."""
 
 
@@ -109,7 +109,7 @@ class LogReader:
             data, after, ended = self._piece(job, epoch, offset)
             over = ended and job.state in ENDED and epoch == latest
             if data or epoch == latest or not ended:
-                return LogPart(data, epoch, after, ended=over and not data, awaited=not data and not ended)
+                return LogPart(data, epoch, after, ended=over and not data, pending=not data and not ended)
             epoch, offset = epoch + 1, 0
         return LogPart(b"", epoch, offset, ended=job.state in ENDED)
 
@@ -152,7 +152,7 @@ def add_log_routes(app: FastAPI, reader: LogReader) -> None:
         start = anyio.current_time()
         part = await anyio.to_thread.run_sync(look)
         while not part.data and not part.ended:
-            patience = max(wait, RELAY_S) if part.awaited else wait
+            patience = max(wait, RELAY_S) if part.pending else wait
             if anyio.current_time() >= start + patience:
                 break
             await anyio.sleep(_EVERY_S)

@@ -46,8 +46,10 @@ def applied(kind: str) -> Responses:
 
 def stream(*, errors: Iterable[int] = ()) -> Responses:
     """What a stream of server-sent events answers."""
-    text = {"text/event-stream": {"schema": {"type": "string"}}}
-    return {200: _response(200, text), **problems(*errors, *EVERYWHERE)}
+    return {
+        200: _response(200, {"text/event-stream": {"schema": ref("StreamEvent")}}),
+        **problems(*errors, *EVERYWHERE),
+    }
 
 
 def text(media_type: str, *, errors: Iterable[int] = (), headers: Schema | None = None) -> Responses:

@@ -151,3 +151,5 @@ def _routes() -> dict[tuple[str, str], Permission]:
 
 ROUTES: Mapping[tuple[str, str], Permission] = _routes()
 """What every route asks for, by method and path. A route that is not here keeps the application from being built."""
+LITERAL_PATHS = frozenset(path for _, path in ROUTES if "{" not in path)
+"""Paths without a name in them; no object can have a name that would make its path one of these (`watch`)."""

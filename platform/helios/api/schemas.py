@@ -32,6 +32,10 @@ def _of_kind(kind: str) -> dict[str, Schema]:
     sent = _pointing_to_components(json_schema(kind))
     found: dict[str, Schema] = sent.pop("$defs", {})
     del sent["$schema"], sent["$id"]
+    # What a caller says of what the control plane sets is ignored, so there is nothing about it to hold to.
+    sent["properties"]["status"] = FREE
+    for name in ("uid", "generation", "resourceVersion", "creationTimestamp"):
+        found["Metadata"]["properties"][name] = {"description": "Set by the control plane; ignored in documents."}
     answer = {
         "apiVersion": {"const": "helios/v1"},
         "kind": {"const": kind},
@@ -156,6 +160,17 @@ _OWN: dict[str, Schema] = {
             "time": TIME,
             "revision": NUMBER,
             "number": NUMBER,
+        }
+    ),
+    "StreamEvent": _closed(
+        {
+            "event": {"enum": ["changed", "gone", "event", "bookmark", "resume"]},
+            "id": {
+                "type": "string",
+                "pattern": "^[0-9]+$",
+                "description": "Send it as Last-Event-ID to go on from here.",
+            },
+            "data": {"type": "string", "contentMediaType": "application/json"},
         }
     ),
     "EventPage": _closed({"items": _list_of("Event"), "next": NUMBER}),

@@ -1,12 +1,18 @@
 """Logs through restarts, events, and the status of everything."""
 
 import threading
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pytest
 from fastapi.testclient import TestClient
 
-from helios.api.logs import LogReader
-from helios.store import Record
+from helios.api.fleet import Fleet
+from helios.api.logs import LogReader, LogRelay
+from helios.errors import UnavailableError
+from helios.ports import LogWant
+from helios.store import Mirror, Record, open_store
 
 
 def test_log_goes_on_through_restarts() -> None:
@@ -30,6 +36,55 @@ def test_job_that_never_started_has_no_log() -> None:
     assert (queued.data, queued.ended) == (b"", False)
     cancelled = reader.part(Record("Job", "j", status={"state": "Cancelled"}), epoch=0, offset=0)
     assert cancelled.ended
+
+
+def _relay(house: Any, **changes: Any) -> LogReader:
+    return LogReader(None, LogRelay(Fleet(house.store, house.plane.mirror)), **changes)
+
+
+def test_log_of_another_process_comes_through_the_store(house: Any) -> None:
+    """Without a local reader the cell is asked for the bytes, and what its agent pushes is what is read."""
+    house.cell.held.add("j")
+    house.apply("Job", "j", {"entrypoint": "x"})
+    job = house.until("Job", "j", lambda found: found.state == "Running")
+    reader = _relay(house)
+    first = reader.part(job, epoch=0, offset=0)
+    assert (first.data, first.ended, first.pending) == (b"", False, True)
+    assert house.plane.gateway.desired("local").logs == (LogWant(job.uid, 1, 0),)
+    house.plane.gateway.push_log("local", job.uid, 1, offset=0, data=b"hello\n", ended=False)
+    part = reader.part(job, epoch=1, offset=0)
+    assert (part.data, part.offset, part.ended) == (b"hello\n", 6, False)
+    house.plane.gateway.push_log("local", job.uid, 1, offset=6, data=b"bye\n", ended=True)
+    over = replace(job, status={**job.status, "state": "Failed"})
+    last = reader.part(over, epoch=1, offset=6)
+    assert (last.data, last.offset) == (b"bye\n", 10)
+    assert reader.part(over, epoch=1, offset=10).ended
+
+
+def test_log_on_a_cell_out_of_sight_is_refused_with_the_reason(tmp_path: Path) -> None:
+    """A cell that cannot be seen cannot be asked: said at once, where there is nothing to show."""
+    store = open_store(tmp_path / "helios.db")
+    mirror = Mirror(store)
+    store.create(Record("Cell", "far", status={"state": "Unknown", "message": "no report for 40 s"}))
+    mirror.sync()
+    reader = LogReader(None, LogRelay(Fleet(store, mirror)))
+    status = {"state": "Running", "epoch": 1, "placement": {"cell": "far"}}
+    job = Record("Job", "j", uid="u", spec={"tenant": "default"}, status=status)
+    with pytest.raises(UnavailableError, match="'far', which cannot be seen: no report for 40 s"):
+        reader.part(job, epoch=1, offset=0)
+    store.put_log("u", 1, offset=0, data=b"kept\n", ended=False)
+    assert reader.part(job, epoch=1, offset=0).data == b"kept\n"
+    store.close()
+
+
+def test_only_local_cells_are_read_directly(house: Any) -> None:
+    """A reader that is good for some cells is asked for those alone."""
+    reader = replace(_relay(house, local_cells=lambda: ["here"]), read=lambda *_: (b"direct", 6))
+    job = Record("Job", "j", uid="u", spec={"tenant": "default"}, status={"state": "Running", "epoch": 1})
+    here = replace(job, status={**job.status, "placement": {"cell": "here"}})
+    there = replace(job, status={**job.status, "placement": {"cell": "local"}})
+    assert reader.part(here, epoch=1, offset=0).data == b"direct"
+    assert reader.part(there, epoch=1, offset=0).pending
 
 
 def test_log_waits_for_what_is_printed_next(api: TestClient, house: Any) -> None:

@@ -25,7 +25,7 @@ CONFIG: dict[str, Any] = {
         {"claim": "realm_access.roles", "value": "ops", "role": "platform"},
     ],
 }
-KEYS = {"one": rsa.generate_private_key(65537, 2048), "two": ec.generate_private_key(ec.SECP256R1())}
+KEYS: dict[str, Any] = {"one": rsa.generate_private_key(65537, 2048), "two": ec.generate_private_key(ec.SECP256R1())}
 
 
 class Issuer:

@@ -66,6 +66,7 @@ def test_every_refusal_is_a_problem_document(api: TestClient) -> None:
         (api.put("/v1/jobs/j", content=b"{", headers={"Content-Type": "application/json"}), 422, "Spec"),
         (api.put("/v1/jobs/j", content=b""), 422, "Spec"),
         (api.get("/v1/jobs", params={"limit": 0}), 422, "Spec"),
+        (api.put("/v1/jobs/watch", json=_job("watch")), 405, "MethodNotAllowed"),
         (api.get("/v1/jobs", params={"labelselector": "a=b"}), 422, "Spec"),
         (api.post("/v1/cells/local/cordon", json={"nod": "x"}), 422, "Spec"),
         (api.post("/v1/cells/local/cordon", json={"node": "machin"}), 404, "NotFound"),
@@ -76,9 +77,9 @@ def test_every_refusal_is_a_problem_document(api: TestClient) -> None:
         assert (answer.status_code, body["status"], body["code"]) == (status, status, code), answer.text
         assert body["detail"]
     assert cases[1][0].headers["allow"] == "DELETE, GET, PUT"
-    assert cases[6][0].json()["problems"][0]["nearest"] == "labelSelector"
-    assert cases[7][0].json()["problems"][0]["nearest"] == "node"
-    assert cases[8][0].json()["nearest"] == "machine"
+    assert cases[7][0].json()["problems"][0]["nearest"] == "labelSelector"
+    assert cases[8][0].json()["problems"][0]["nearest"] == "node"
+    assert cases[9][0].json()["nearest"] == "machine"
 
 
 def test_dry_run_says_what_would_happen_and_writes_nothing(api: TestClient, house: Any) -> None:
@@ -86,7 +87,7 @@ def test_dry_run_says_what_would_happen_and_writes_nothing(api: TestClient, hous
     house.cell.held.add("j")
     planned = api.put("/v1/jobs/j", params={"dryRun": "true"}, json=_job("j")).json()
     assert planned["result"] == "created"
-    assert [cell["cell"] for cell in planned["cells"]] == ["local"]
+    assert planned["decision"]["cell"] == "local"
     assert api.get("/v1/jobs/j").status_code == 404
     assert api.put("/v1/tenants/team", json={**_job("team"), "kind": "Tenant", "spec": {}}).status_code == 201
     changed = {**_job("team"), "kind": "Tenant", "spec": {"weight": 2.0}}
