@@ -104,15 +104,24 @@ class _Answering:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.begun = True
-            route = self._scope.get("route")
+            route = _route(self._scope)
             metrics.observe_request(
-                route="" if route is None else route.path,
-                method=self._scope["method"] if route is not None else "",
+                route=route,
+                method=self._scope["method"] if route else "",
                 status=message["status"],
                 seconds=time.perf_counter() - self._since,
             )
             message["headers"] = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
         await self._send(message)
+
+
+def _route(scope: Scope) -> str:
+    """The template of the route, apart where the request waits for news on purpose; empty where none matched."""
+    route = scope.get("route")
+    if route is None:
+        return ""
+    waits = b"wait=" in scope["query_string"] or route.path.endswith("/desired")
+    return f"{route.path}?watch" if waits else str(route.path)
 
 
 def _request_id(headers: Mapping[bytes, bytes]) -> str:

@@ -117,6 +117,7 @@ class Hub:
             elif item.kind in PLURALS:
                 self._give_on(item)
         self.revision = max(self.revision, *map(revision_of, items))
+        metrics.observe_delivery(self.revision)
         self._news.set()
         self._news = asyncio.Event()
 

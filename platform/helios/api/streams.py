@@ -1,6 +1,5 @@
 """Server-sent events: objects of a kind as they change, and the log of events as it grows. No thread a reader."""
 
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
@@ -20,7 +19,6 @@ from helios.api.waiting import MAX_INTEGER
 from helios.errors import CompactedError, InputError
 from helios.spec import PLURALS
 from helios.store import Gone, Record
-from helios.telemetry import metrics
 
 MEDIA_TYPE = "text/event-stream"
 BOOKMARK_S = 5.0
@@ -195,15 +193,12 @@ def _was_seen(hub: Hub, watch: Watch, gone: Gone) -> bool:
 async def _events(hub: Hub, events: Events, after: int) -> AsyncIterator[bytes]:
     """Pages of the log; a slow reader costs nothing here, because the next page is read when it has read this one."""
     yield frame("bookmark", after, {"next": after}).content
-    live = False
     while True:
         news = hub.news
         page: EventPage = await anyio.to_thread.run_sync(events.page, after)
         for event in page.items:
-            if live:
-                metrics.observe_watch_lag(time.time() - event.time)
             yield frame("event", event.number, event_json(event)).content
-        after, live = page.next, live or not page.full
+        after = page.next
         if not page.full and not await waited(news, BOOKMARK_S):
             yield frame("bookmark", after, {"next": after}).content
 
