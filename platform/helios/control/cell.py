@@ -6,10 +6,12 @@ from typing import Any
 
 from helios.control import status
 from helios.ports import HealthAction, NodeObservation
-from helios.store import Event, EventType, Record, timestamp
+from helios.store import Event, EventType, Record, seconds, timestamp
 
 SILENCE_S = 20.0
 """Agents report every 5 seconds at least; after this long without a word the cell is Unknown."""
+FORSAKEN_S = 3600.0
+"""A cell that is being deleted and was silent for so long does not come back."""
 SKEW_S = 30.0
 """Clocks that differ by more are told of: tokens, certificates and the times in logs go wrong with them."""
 ALL_NODES = "*"
@@ -46,6 +48,18 @@ def is_reachable(record: Record) -> bool:
     """Whether the cell's agent was heard lately; a cell that no agent has reported from yet is not."""
     reachable = status.condition(record, "Reachable")
     return reachable is not None and reachable["status"] == "True"
+
+
+def is_forsaken(record: Record, now: float) -> bool:
+    """Whether a person deleted it while it was silent, or it has been silent for long since: it will say nothing more.
+
+    A cell that is deleted and then falls silent for a while is only silent: its work runs on to its end.
+    """
+    reachable = status.condition(record, "Reachable")
+    if record.deleted_at is None or reachable is None or reachable["status"] == "True":
+        return False
+    silent_since = seconds(reachable["lastTransitionTime"])
+    return silent_since <= record.deleted_at or now - silent_since >= FORSAKEN_S
 
 
 def lost_nodes(record: Record) -> frozenset[str]:

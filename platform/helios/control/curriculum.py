@@ -14,6 +14,8 @@ from helios.spec import CurriculumSpec, to_json
 from helios.store import Event, EventType, Record, timestamp
 from helios.store.records import STOP_FINALIZER
 
+UID = "HELIOS_CURRICULUM_UID"
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -53,6 +55,11 @@ class Plan:
 def jobs_of(record: Record) -> dict[str, str]:
     """The label that marks every job of this curriculum."""
     return {CURRICULUM_LABEL: record.name}
+
+
+def owns(record: Record, job: Record) -> bool:
+    """Whether the curriculum made that job; a label alone says nothing."""
+    return job.status.get("context", {}).get(UID) == record.uid
 
 
 def reconcile(record: Record, spec: CurriculumSpec, jobs: Mapping[str, Record], now: float) -> Plan:
@@ -143,7 +150,7 @@ def _observed(stage: Stage, jobs: Mapping[str, Record], uid: str) -> Stage:
         if stage.created:
             return replace(stage, state="Cancelled", reason="JobDeleted")
         return stage
-    if job.status.get("context", {}).get("HELIOS_CURRICULUM_UID") != uid:
+    if job.status.get("context", {}).get(UID) != uid:
         return replace(stage, state="Failed", reason="JobNameTaken")
     if stage.reason == "Rerun" and job.status.get("rerunRequested"):
         return stage
@@ -173,7 +180,7 @@ def _job(stage: Stage, needs: list[Stage], record: Record, spec: CurriculumSpec)
     run = str(record.status["run"])
     context = {
         "HELIOS_CURRICULUM": record.name,
-        "HELIOS_CURRICULUM_UID": record.uid,
+        UID: record.uid,
         "HELIOS_CURRICULUM_RUN": run,
         "HELIOS_STAGE": stage.name,
         "HELIOS_STAGE_INDEX": str(names.index(stage.name)),

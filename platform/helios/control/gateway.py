@@ -14,6 +14,7 @@ from helios import wire
 from helios.control import status
 from helios.control.index import Index
 from helios.control.job_machine import TERMINAL
+from helios.errors import ForbiddenError
 from helios.ports import Desired, LaunchStatus, LogWant, NodeObservation, Phase, Report, Session, Stop
 from helios.store import Mirror, Record, Store
 
@@ -82,8 +83,18 @@ class CellGateway:
         self._on_report()
 
     def push_log(self, cell: str, uid: str, epoch: int, *, offset: int, data: bytes, ended: bool) -> None:
-        """Keep log bytes that somebody reads. Raises `NotFoundError` for a cell that nobody applied."""
+        """Keep log bytes that somebody reads.
+
+        Raises:
+            NotFoundError: for a cell that nobody applied.
+            ForbiddenError: the launch was never that cell's, and nobody asked that cell for its log.
+        """
         self._mirror.get("Cell", cell)
+        record = self._mirror.by_uid(uid)
+        place = record.status.get("placement") if record is not None else None
+        wanted = any((want[0], want[1]) == (uid, epoch) for want in self._store.log_wants(cell))
+        if not wanted and (place is None or place["cell"] != cell):
+            raise ForbiddenError(f"cell {cell!r} was not asked for the log of {uid} epoch {epoch}")
         self._store.put_log(uid, epoch, offset=offset, data=data, ended=ended)
 
     def _desired(self, cell: str) -> Desired:

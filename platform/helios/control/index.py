@@ -1,10 +1,12 @@
 """What the control plane looks up in the records, kept up change by change, so that no look scans ten thousand jobs."""
 
+import logging
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from helios.control import fleet, status
 from helios.control.job_machine import TERMINAL
@@ -15,6 +17,8 @@ from helios.store import Gone, Mirror, Record
 KINDS = ("Cell", "Tenant", "Curriculum", "Job", "Service")
 """In the order in which a pass looks at them: what is asked for is known before places are given away."""
 _Key = tuple[str, str]
+_UNREADABLE = (KeyError, TypeError, ValueError, AttributeError)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -37,15 +41,17 @@ class Index:
         self._place: dict[str, str] = {}
         self._owned: defaultdict[_Key, set[str]] = defaultdict(set)
         self._needed_by: defaultdict[str, set[str]] = defaultdict(set)
+        self._unreadable: dict[str, Exception] = {}
         self._dirty: defaultdict[str, dict[str, None]] = defaultdict(dict)
         self._gangs: dict[str, PendingGang | RunningGang] = {}
         self._states: dict[str, CellState] = {}
         self._tenants: dict[str, TenantState] = {}
         self.scheduling_version = 0
         """Moves with whatever the scheduler decides on: gangs, cells, quotas."""
-        self._unsubscribe = mirror.subscribe(self._take_in)
-        for kind in KINDS:
-            self._take_in(mirror.records(kind))
+        with self._lock:  # what the mirror tells meanwhile waits, and is no older than what is read here
+            self._unsubscribe = mirror.subscribe(self._take_in)
+            for kind in KINDS:
+                self._take_in(mirror.records(kind))
 
     def close(self) -> None:
         self._unsubscribe()
@@ -79,6 +85,11 @@ class Index:
             names = tuple(self._owned.get((kind, name), ()))
         found = ((job, self._mirror.find("Job", job)) for job in names)
         return {job: record for job, record in found if record is not None}
+
+    def unreadable(self, uid: str) -> Exception | None:
+        """Why the scheduler cannot see that job or service, or None."""
+        with self._lock:
+            return self._unreadable.get(uid)
 
     # What is to be looked at ------------------------------------------------------------------------------------------
 
@@ -130,10 +141,11 @@ class Index:
     def _put(self, record: Record) -> None:
         key = (record.kind, record.name)
         old = self._known.get(key)
-        if old is not None and old.resource_version >= record.resource_version:
+        if old == record:  # a lower version is news, too: the store was restored
             return
         if old is not None and old.uid != record.uid:
             self._forget(old)
+            self._touch_owner(old)
         self._known[key] = record
         self._relate(record)
         self._place_in_cell(record)
@@ -160,11 +172,12 @@ class Index:
             self._cells[cell].records.pop(record.uid, None)
             self._cells[cell].version += 1
         self._gangs.pop(record.uid, None)
+        self._unreadable.pop(record.uid, None)
         owner = owner_of(record)
         if owner is not None:
-            self._owned[owner].discard(record.name)
+            _discard(self._owned, owner, record.name)
         for needed in record.spec.get("needs", ()):
-            self._needed_by[needed].discard(record.name)
+            _discard(self._needed_by, needed, record.name)
 
     def _relate(self, record: Record) -> None:
         owner = owner_of(record)
@@ -200,7 +213,7 @@ class Index:
         elif record.kind == "Tenant":
             changed = _update(self._tenants, record.name, fleet.tenant_state(record))
         elif record.kind in {"Job", "Service"}:
-            gang = fleet.gang(record)
+            gang = self._gang(record)
             if gang is None:
                 changed = self._gangs.pop(record.uid, None) is not None
             else:
@@ -209,18 +222,40 @@ class Index:
             changed = False
         self.scheduling_version += changed
 
-    def _touch_around(self, record: Record, old: Record | None) -> None:
-        """Whatever may have to move because this one did."""
-        self._dirty[record.kind][record.name] = None
+    def _gang(self, record: Record) -> PendingGang | RunningGang | None:
+        """What the scheduler sees of it; a record that cannot be read must not keep the others from being seen."""
+        try:
+            gang = fleet.gang(record)
+        except _UNREADABLE as error:
+            if record.uid not in self._unreadable:
+                _log.error("control: %s %s cannot be scheduled", record.kind, record.name, exc_info=error)
+            self._unreadable[record.uid] = error
+            return None
+        self._unreadable.pop(record.uid, None)
+        return gang
+
+    def _touch_owner(self, record: Record) -> None:
         owner = owner_of(record)
         if owner is not None:
             self._dirty[owner[0]][owner[1]] = None
-        if record.kind == "Cell" and (old is None or old.status != record.status):
+
+    def _touch_around(self, record: Record, old: Record | None) -> None:
+        """Whatever may have to move because this one did."""
+        self._dirty[record.kind][record.name] = None
+        self._touch_owner(record)
+        if record.kind == "Cell" and (old is None or (old.status, old.deleting) != (record.status, record.deleting)):
             for placed in self._cells[record.name].records.values():
                 self._dirty[placed.kind][placed.name] = None
         if record.kind == "Job" and (old is None or old is record or old.state != record.state):
             for waiting in self._needed_by.get(record.name, ()):
                 self._dirty["Job"][waiting] = None
+
+
+def _discard(table: "defaultdict[Any, set[str]]", key: object, name: str) -> None:
+    if key in table:
+        table[key].discard(name)
+        if not table[key]:
+            del table[key]
 
 
 def _orders(record: Record) -> tuple[object, ...]:

@@ -20,15 +20,24 @@ class Surroundings:
         cell: the cell that it is placed on.
         nodes: the nodes that it is placed on.
         needs: the jobs that it needs, by name; None for one that is gone.
+        gone: the cell that it is placed on is not there any more.
+        now: seconds since the epoch.
     """
 
     cell: Record | None = None
     nodes: frozenset[str] = frozenset()
     needs: Mapping[str, Record | None] = field(default_factory=dict)
+    gone: bool = False
+    now: float = 0.0
 
     @property
     def reachable(self) -> bool:
         return self.cell is not None and cell.is_reachable(self.cell)
+
+    @property
+    def forsaken(self) -> bool:
+        """Whether its cell is gone, or goes while nothing is heard of it: no end will be confirmed there."""
+        return self.gone or (self.cell is not None and cell.is_forsaken(self.cell, self.now))
 
     @property
     def lost(self) -> frozenset[str]:
@@ -136,33 +145,52 @@ def reconcile(machine: JobMachine, spec: JobSpec, around: Surroundings) -> None:
         if record.status.get("rerunRequested") and not record.deleting and machine.state is not JobState.SUCCEEDED:
             machine.rerun()
         return
-    if record.status.get("cancelRequested") or record.deleting:
-        if machine.placed:
-            machine.stop("Cancelled", "cancelled on request", grace_s=spec.checkpoint.grace)
-        else:
-            machine.cancel()
+    if machine.placed and around.forsaken:
+        _forsake(machine, around)
         return
-    if machine.state is JobState.PENDING:
-        _accept(machine, spec, around)
+    if record.status.get("cancelRequested") or record.deleting:
+        if not machine.placed:
+            machine.cancel()
+            return
+        machine.stop("Cancelled", "cancelled on request", grace_s=spec.checkpoint.grace)
+    if machine.state is JobState.PENDING and has_what_it_needs(machine, spec, around.needs):
+        machine.queue()
     _deadlines(machine, spec)
     if machine.placed and machine.stopping is None:
         _surroundings(machine, spec, around)
+    elif machine.placed and around.reachable and around.lost:
+        machine.hurry(f"{_lost(around)}: what is left of the gang is ended at once")
 
 
-def _accept(machine: JobMachine, spec: JobSpec, around: Surroundings) -> None:
-    """Queue it once the jobs that it needs have succeeded; else say which it waits for."""
+def _forsake(machine: JobMachine, around: Surroundings) -> None:
+    """Nobody can be asked what became of it. That ends it; only a person who knows may have it run again."""
+    stop = machine.stopping or {}
+    if machine.record.status.get("cancelRequested") or machine.record.deleting or stop.get("reason") == "Cancelled":
+        machine.cancel()
+    else:
+        name = around.cell.name if around.cell is not None else machine.record.status["placement"]["cell"]
+        machine.fail(status.CELL_DELETED, f"cell {name} was deleted while nothing was heard of it")
+
+
+def _lost(around: Surroundings) -> str:
+    assert around.cell is not None
+    return f"node {', '.join(sorted(around.lost)[:3])} of cell {around.cell.name} is lost"
+
+
+def has_what_it_needs(machine: JobMachine, spec: JobSpec, needs: Mapping[str, Record | None]) -> bool:
+    """Whether the jobs that it needs have succeeded; where not, it says which it waits for."""
     for name in spec.needs:
-        other = around.needs.get(name)
+        other = needs.get(name)
         if other is None:
             machine.hold("DependencyGone", f"job {name}, which must have succeeded before, is not there any more")
-            return
-        if other.state in {JobState.FAILED, JobState.CANCELLED}:
+        elif other.state in {JobState.FAILED, JobState.CANCELLED}:
             machine.hold("DependencyFailed", f"job {name}, which must succeed before, is {other.state}")
-            return
-        if other.state != JobState.SUCCEEDED:
+        elif other.state != JobState.SUCCEEDED:
             machine.hold("WaitsForJob", f"waits for job {name} to succeed")
-            return
-    machine.queue()
+        else:
+            continue
+        return False
+    return True
 
 
 def _surroundings(machine: JobMachine, spec: JobSpec, around: Surroundings) -> None:
@@ -176,8 +204,8 @@ def _surroundings(machine: JobMachine, spec: JobSpec, around: Surroundings) -> N
         machine.see(False, f"cell {around.cell.name} is silent; what runs there is left alone")
         return
     machine.nodes(around.unhealthy)
-    if lost := around.lost:
-        machine.lose(status.NODE_LOST, f"node {', '.join(sorted(lost)[:3])} of cell {around.cell.name} is lost")
+    if around.lost:
+        machine.lose(status.NODE_LOST, _lost(around))
     elif around.draining:
         nodes = ", ".join(sorted(around.draining)[:3])
         message = f"node {nodes} of cell {around.cell.name} is being drained"
@@ -187,12 +215,13 @@ def _surroundings(machine: JobMachine, spec: JobSpec, around: Surroundings) -> N
 def _deadlines(machine: JobMachine, spec: JobSpec) -> None:
     queue, run = spec.timeout.queue, spec.timeout.run
     if queue is not None and machine.state is JobState.QUEUED:
-        waited = machine.now - seconds(machine.record.status["queuedAt"])
-        if waited > queue:
+        since = seconds(machine.record.status["queuedAt"])
+        waited = machine.now - since
+        if machine.now >= since + queue:  # the sum that `next_due` gives: a look at that moment must find it due
             machine.fail("QueueTimeout", f"waited {waited:.0f} s for capacity; timeout.queue is {queue:g} s")
     started = machine.record.status.get("startedAt")
     if run is not None and started is not None and not machine.state.over:
-        if machine.now - seconds(started) <= run:
+        if machine.now < seconds(started) + run:
             return
         message = f"ran longer than timeout.run, {run:g} s"
         if machine.placed:
@@ -201,8 +230,8 @@ def _deadlines(machine: JobMachine, spec: JobSpec) -> None:
             machine.fail("RunTimeout", message)
 
 
-def next_due(record: Record, spec: JobSpec) -> float | None:
-    """When the job is to be looked at again though nothing has happened; seconds since the epoch."""
+def next_dues(record: Record, spec: JobSpec) -> list[float]:
+    """When the job is to be looked at again though nothing has happened, past times among them; since the epoch."""
     state, facts = JobState(record.state), record.status
     due: list[float] = []
     if state is JobState.QUEUED and spec.timeout.queue is not None:
@@ -211,4 +240,4 @@ def next_due(record: Record, spec: JobSpec) -> float | None:
         due.append(seconds(facts["startedAt"]) + spec.timeout.run)
     if state is JobState.RECOVERING:
         due += [seconds(until) for until in facts.get("heldOff", {}).values()]
-    return min(due, default=None)
+    return due

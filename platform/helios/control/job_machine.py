@@ -39,6 +39,7 @@ class JobState(StrEnum):
 TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 _PLACED = frozenset({JobState.ADMITTED, JobState.STARTING, JobState.RUNNING, JobState.PREEMPTING})
 _ENDS = TERMINAL | {JobState.RECOVERING}
+_AGAIN = frozenset({JobState.PENDING, JobState.QUEUED, JobState.RUNNING})
 ALLOWED: Mapping[JobState, frozenset[JobState]] = {
     JobState.PENDING: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),
     JobState.QUEUED: frozenset({JobState.ADMITTED, JobState.CANCELLED, JobState.FAILED}),
@@ -48,8 +49,8 @@ ALLOWED: Mapping[JobState, frozenset[JobState]] = {
     JobState.PREEMPTING: _ENDS,
     JobState.RECOVERING: TERMINAL | {JobState.ADMITTED, JobState.RECOVERING},
     JobState.SUCCEEDED: frozenset(),
-    JobState.FAILED: frozenset({JobState.QUEUED, JobState.RUNNING}),
-    JobState.CANCELLED: frozenset({JobState.QUEUED, JobState.RUNNING}),
+    JobState.FAILED: _AGAIN,
+    JobState.CANCELLED: _AGAIN,
 }
 
 
@@ -137,6 +138,7 @@ class JobMachine(Machine):
         }
         if reason in status.HELD_OFF:
             fields["heldOff"] = self._held_off(tally.by_reason.get(reason, 0))
+        fields["preemptRequested"] = None  # what was to be preempted is over
         self._move(JobState.RECOVERING, reason, message, warning=True, placement=None, stop=None, **fields)
 
     def _held_off(self, times: int) -> dict[str, str]:
@@ -180,16 +182,11 @@ class JobMachine(Machine):
             restartReasons=None,
             heldOff=None,
         )
-        now = timestamp(self.now)
-        self._move(
-            JobState.QUEUED,
-            "Rerun",
-            "to be run again, as requested",
-            restarts=0,
-            failures=0,
-            queuedAt=now,
-            released=None,
-        )
+        fields: dict[str, Any] = {"restarts": 0, "failures": 0, "released": None}
+        to = JobState.PENDING  # it never got as far as the queue: what it needs may still not have succeeded
+        if "submittedAt" in self.record.status:
+            to, fields["queuedAt"] = JobState.QUEUED, timestamp(self.now)
+        self._move(to, "Rerun", "to be run again, as requested", **fields)
 
     def see(self, seen: bool, message: str) -> None:
         """Note whether the cell can see the launch; sight is a condition and moves nothing."""
@@ -219,7 +216,7 @@ class JobMachine(Machine):
 
     def _end(self, to: JobState, reason: str, message: str, *, warning: bool = False, **fields: Any) -> None:
         # The placement stays as a fact of the past; `released` says that nothing is held there.
-        fields = {"stop": None, "released": True, "finishedAt": timestamp(self.now), **fields}
+        fields = {"stop": None, "released": True, "finishedAt": timestamp(self.now), **fields, "preemptRequested": None}
         self._move(to, reason, message, warning=warning, **fields)
 
     def _move(self, to: JobState, reason: str, message: str, *, warning: bool = False, **fields: Any) -> None:

@@ -44,6 +44,12 @@ class Machine:
             self.record = self.record.with_status(stop=stop, message=message)
             self._event("Stopping", f"{reason}: {message}")
 
+    def hurry(self, message: str) -> None:
+        """Let a stop that is under way wait no longer: nothing that its grace is for can come of it."""
+        if self.stopping is not None and self.stopping["grace"] > 0:
+            self.record = self.record.with_status(stop={**self.stopping, "grace": 0.0}, message=message)
+            self._event("GraceCut", message, warning=True)
+
     def _event(self, reason: str, message: str, *, warning: bool = False) -> None:
         kind = EventType.WARNING if warning else EventType.NORMAL
         self.events.append(Event(self.record.kind, self.record.name, self.record.uid, str(reason), message, kind))

@@ -7,7 +7,8 @@ from helios.store import Record
 CURRICULUM_LABEL = "helios/curriculum"
 ARRAY_LABEL = "helios/array"
 SCHEDULE_LABEL = "helios/schedule"
-_OWNERS: Mapping[str, str] = {CURRICULUM_LABEL: "Curriculum", ARRAY_LABEL: "Job", SCHEDULE_LABEL: "Job"}
+_OWNERS: Mapping[str, str] = {ARRAY_LABEL: "Job", SCHEDULE_LABEL: "Job", CURRICULUM_LABEL: "Curriculum"}
+"""The innermost first: members and runs carry the labels of what made them, too."""
 
 
 def owner_of(record: Record) -> tuple[str, str] | None:

@@ -25,6 +25,10 @@ class Specs:
     def curriculum(self, record: Record) -> CurriculumSpec:
         return self._spec(record, CurriculumSpec)
 
+    def uids(self) -> tuple[str, ...]:
+        """Of whom a spec is kept."""
+        return tuple(self._parsed)
+
     def forget(self, uid: str) -> None:
         self._parsed.pop(uid, None)
 

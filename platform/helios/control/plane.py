@@ -94,10 +94,11 @@ class ControlPlane:
         now = self._clock.now()
         if now >= self._resync_at:
             self._index.touch_all()
+            self._reconciler.forget_gone()
             self._resync_at = now + RESYNC_S
         # 1. What cells said since the last pass, what has gone silent, and what is due.
-        for stored in self._watcher.fresh(self._store):
-            self._reconciler.observe(stored, pool)
+        for heard in self._watcher.fresh(self._store):
+            self._reconciler.observe(heard.report, pool, timely=heard.timely)
         self._watcher.touch_due(self._index, now)
         # 2. What people, cells and deadlines ask for, kind by kind: what a kind writes, the next ones see.
         self._reconciler.reconcile_dirty(pool)

@@ -30,6 +30,8 @@ from helios.store import Allocation, Event, EventType, Mirror, Record, Store, St
 
 TRY_AGAIN_S = 5.0
 """After what a controller could not do."""
+CONTESTED = 10
+"""Writes of one record that may lose their race one after another before the next one waits."""
 PROGRESS_PER_S = 50.0
 """Progress records written a second over all jobs; with more jobs each is written less often."""
 SLOWEST_PROGRESS_S = 100.0
@@ -64,6 +66,7 @@ class Reconciler:
         self._specs = Specs()
         self._closer = RunCloser(tracker, clock, executor)
         self._told: dict[str, str] = {}
+        self._contested: dict[str, int] = {}
         self._settled: dict[str, tuple[LaunchStatus, int]] = {}
         self._progress_at: dict[str, float] = {}
         self._seen_nodes: dict[str, tuple[object, ...]] = {}
@@ -84,8 +87,8 @@ class Reconciler:
 
     # 1. What cells say ------------------------------------------------------------------------------------------------
 
-    def observe(self, stored: StoredReport, pool: Executor | None) -> None:
-        """Take in a cell's report: its nodes, then every launch that it speaks of."""
+    def observe(self, stored: StoredReport, pool: Executor | None, *, timely: bool) -> None:
+        """Take in a cell's report: its nodes, then every launch that it speaks of; of an old one only how jobs ended."""
         record = self._mirror.find("Cell", stored.cell)
         if record is None:
             return
@@ -96,8 +99,11 @@ class Reconciler:
             return
         sent = report.session.sent_at
         skew = sent - stored.received_at if sent else 0.0
-        self._guarded(record, lambda record: self._observe_cell(record, report, skew))
-        found = ((status, self._news(status, report.cell)) for status in report.statuses)
+        if timely:
+            self._guarded(record, lambda record: self._observe_cell(record, report, skew))
+        found = (
+            (status, self._news(status, report.cell)) for status in report.statuses if timely or _is_lasting(status)
+        )
         fresh = [(status, about) for status, about in found if about is not None]
         self._each(fresh, lambda item: self._guarded(item[1], lambda about: self._observe_launch(about, item[0])), pool)
 
@@ -139,7 +145,11 @@ class Reconciler:
             service.observe(deployed, status)
             after, events = deployed.record, deployed.events
         saved = self._save(record, after, events)
-        self._settled[status.uid] = (status, saved.resource_version)
+        if placement(saved) is None:
+            self._settled.pop(status.uid, None)
+            self._progress_at.pop(status.uid, None)
+        else:
+            self._settled[status.uid] = (status, saved.resource_version)
 
     def _is_only_progress(self, before: Record, after: Record, now: float) -> bool:
         """Whether all that is new is progress, and some of it was written a moment ago."""
@@ -194,12 +204,12 @@ class Reconciler:
             # Somebody's job has the name already: the curriculum is to see it, and say so.
             plan = curriculum.reconcile(record, spec, jobs | taken, now)
         # Jobs first: their names make each of these a no-op when it is done again after a crash before the save below.
-        self._carry_out_asked(Asked(plan.create, plan.cancel, plan.rerun, []), jobs)
+        self._carry_out_asked(Asked(create=plan.create, cancel=plan.cancel, rerun=plan.rerun), jobs)
         saved = self._save(record, plan.record, plan.events)
         if saved.state in TERMINAL:
-            self._after_curriculum(saved, jobs)
+            self._after_curriculum(saved, [name for name, job in jobs.items() if curriculum.owns(record, job)])
 
-    def _after_curriculum(self, record: Record, jobs: Iterable[str]) -> None:
+    def _after_curriculum(self, record: Record, jobs: Sequence[str]) -> None:
         """Close its run in the tracker; where it is to be deleted, its jobs go first, then it."""
         tried = True
         if not record.status.get("trackerClosed"):
@@ -211,15 +221,15 @@ class Reconciler:
                 self._watcher.look_at("Curriculum", record.name, self._clock.now() + LOOK_AT_CELLS_S)
         if not record.deleting:
             return
-        remaining = list(jobs)
-        for name in remaining:
+        for name in jobs:
             self._store.request_delete("Job", name)
-        if tried and not remaining:
+        if tried and not jobs:
             self._store.remove(record)
             self._specs.forget(record.uid)
 
     def _job(self, record: Record) -> None:
-        machine, spec = JobMachine(record, self._clock.now()), self._specs.job(record)
+        now = self._clock.now()
+        machine, spec = JobMachine(record, now), self._specs.job(record)
         if makes_jobs(record):
             remaining = self._maker(machine, spec)
         else:
@@ -230,23 +240,32 @@ class Reconciler:
             self._store.remove(saved)
             self._forget(saved.uid)
             return
-        due = schedule.next_due(saved, spec) if spec.schedule else job.next_due(saved, spec)
-        times = [moment for moment in (due, accounting.next_due(saved)) if moment is not None]
-        self._watcher.look_at("Job", record.name, min(times, default=None))
-        for until in saved.status.get("heldOff", {}).values():
-            self._watcher.schedule_at(seconds(until))
+        due = schedule.next_dues(saved, spec) if makes_jobs(record) else job.next_dues(saved, spec)
+        idle = accounting.next_due(saved)
+        self._look_next(saved, [*due, *([] if idle is None else [idle])], now)
+        for until in map(seconds, saved.status.get("heldOff", {}).values()):
+            if until > now:
+                self._watcher.schedule_at(until)
+
+    def _look_next(self, record: Record, times: Iterable[float], now: float) -> None:
+        """Look again at the first of these times that is yet to come: what was due by `now` has just been looked at."""
+        self._watcher.look_at(record.kind, record.name, min((moment for moment in times if moment > now), default=None))
+        if (error := self._index.unreadable(record.uid)) is not None:
+            self._tell(record, error)
 
     def _maker(self, machine: JobMachine, spec: JobSpec) -> bool:
         """Take an array or a schedule a step on; whether jobs of it are still there."""
         jobs = self._index.owned("Job", machine.record.name)
-        make = schedule.reconcile if spec.schedule is not None else array.reconcile
-        asked = make(machine, spec, jobs)
+        if spec.schedule is not None:
+            asked = schedule.reconcile(machine, spec, jobs)
+        else:
+            asked = array.reconcile(machine, spec, jobs, self._around(machine.record).needs)
         found = (self._store.find("Job", wanted.name) for wanted in asked.create)
         if taken := [item.name for item in found if item is not None and item.name not in jobs]:
             machine.fail("JobNameTaken", f"a job is named {taken[0]!r} already and is no part of this")
             return False
         self._carry_out_asked(asked, jobs)
-        return bool(jobs)
+        return asked.remaining
 
     def _carry_out_asked(self, asked: Asked, jobs: Mapping[str, Record]) -> None:
         for wanted in asked.create:
@@ -259,22 +278,27 @@ class Reconciler:
             self._store.request_delete("Job", name)
 
     def _service(self, record: Record) -> None:
-        machine = ServiceMachine(record, self._clock.now())
+        now = self._clock.now()
+        machine = ServiceMachine(record, now)
         service.reconcile(machine, self._specs.service(record), self._around(record))
         saved = self._save(record, machine.record, machine.events)
         if saved.deleting and not machine.placed:
             self._store.remove(saved)
             self._forget(saved.uid)
             return
-        self._watcher.look_at("Service", record.name, service.next_due(saved))
+        retry = service.next_due(saved)
+        self._look_next(saved, [] if retry is None else [retry], now)
 
     def _around(self, record: Record) -> job.Surroundings:
         place = placement(record)
         needs = record.spec.get("needs", ()) if record.state == "Pending" else ()
+        found = self._mirror.find("Cell", place["cell"]) if place else None
         return job.Surroundings(
-            cell=self._mirror.find("Cell", place["cell"]) if place else None,
+            cell=found,
             nodes=frozenset(place["nodes"]) if place else frozenset(),
             needs={name: self._mirror.find("Job", name) for name in needs},
+            gone=place is not None and found is None,
+            now=self._clock.now(),
         )
 
     # 3. What was decided ----------------------------------------------------------------------------------------------
@@ -322,15 +346,26 @@ class Reconciler:
         """Act on one record; what goes wrong with one must not hold up the others."""
         try:
             act(record)
+            self._contested.pop(record.uid, None)
         except FencedError:
             raise  # somebody else leads: nothing of this pass may go on
-        except (ConflictError, NotFoundError):
-            _log.debug("control: %s %s changed meanwhile; it is looked at again", record.kind, record.name)
-            self._index.touch(record.kind, record.name)
-            self._watcher.schedule_at(self._clock.now())  # it may have been a decision that was not written
+        except (ConflictError, NotFoundError) as error:
+            self._contend(record, error)
         except Exception as error:  # noqa: BLE001 - told in the log and as an event
             self._tell(record, error)
             self._watcher.look_at(record.kind, record.name, self._clock.now() + TRY_AGAIN_S)
+
+    def _contend(self, record: Record, error: Exception) -> None:
+        """The record changed meanwhile: look again at once, but not for ever."""
+        lost = self._contested[record.uid] = self._contested.get(record.uid, 0) + 1
+        if lost < CONTESTED:
+            _log.debug("control: %s %s changed meanwhile; it is looked at again", record.kind, record.name)
+            self._index.touch(record.kind, record.name)
+            self._watcher.schedule_at(self._clock.now())  # it may have been a decision that was not written
+        else:
+            self._tell(record, error)
+            self._watcher.look_at(record.kind, record.name, self._clock.now() + TRY_AGAIN_S)
+            self._watcher.schedule_at(self._clock.now() + TRY_AGAIN_S)
 
     def _save(self, before: Record, after: Record, events: Sequence[Event]) -> Record:
         """Write what a controller made of a record, its ledger brought up to now; an idle pass writes nothing."""
@@ -352,9 +387,22 @@ class Reconciler:
             kind = EventType.WARNING
             self._store.add_events([Event(record.kind, record.name, record.uid, "ControllerError", message, kind)])
 
+    def forget_gone(self) -> None:
+        """Let go of what is remembered of objects that are not there any more, however they went."""
+        for uid in {*self._told, *self._settled, *self._progress_at, *self._contested, *self._specs.uids()}:
+            if self._mirror.by_uid(uid) is None:
+                self._forget(uid)
+
     def _forget(self, uid: str) -> None:
         self._specs.forget(uid)
         self._settled.pop(uid, None)
         self._progress_at.pop(uid, None)
         self._seen_nodes.pop(uid, None)
         self._told.pop(uid, None)
+        self._contested.pop(uid, None)
+
+
+def _is_lasting(status: LaunchStatus) -> bool:
+    """Whether what was said of a job stays true: its persisted exit, or that it is gone and will not be started."""
+    confirmed = status.phase is Phase.ABSENT and status.stopping
+    return confirmed or status.phase in {Phase.SUCCEEDED, Phase.FAILED, Phase.STOPPED}

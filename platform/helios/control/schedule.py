@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from helios.control.array import Asked
+from helios.control.array import Asked, made_by
 from helios.control.job_machine import TERMINAL, JobMachine, JobState
 from helios.control.owners import SCHEDULE_LABEL
 from helios.errors import Problem
@@ -20,7 +20,8 @@ from helios.store.records import STOP_FINALIZER
 
 UID = "HELIOS_SCHEDULE_UID"
 _MOST_MISSED = 1000
-"""Due times looked through for the last one after a long silence."""
+"""Due times looked through for the last one after a long silence; where there are more, only those of late."""
+_SHORTEST_S = 60.0
 
 
 def problems(schedule: Schedule) -> list[Problem]:
@@ -35,12 +36,13 @@ def problems(schedule: Schedule) -> list[Problem]:
 def reconcile(machine: JobMachine, spec: JobSpec, jobs: Mapping[str, Record]) -> Asked:
     """Decide the next step of a schedule; `jobs` are, by name, those that carry its label."""
     assert spec.schedule is not None
-    record, asked = machine.record, Asked()
-    runs = {name: job for name, job in jobs.items() if job.status.get("context", {}).get(UID) == record.uid}
+    record = machine.record
+    runs, outlived = made_by(record, jobs, UID)
+    asked = Asked(remaining=bool(runs or outlived), delete=outlived)
     live = [name for name, job in runs.items() if job.state not in TERMINAL]
     if machine.state.over:
         if record.deleting:
-            asked.delete = list(runs)
+            asked.delete = [*outlived, *runs]
         elif record.status.get("rerunRequested"):
             cleared = {"rerunRequested": None, "cancelRequested": None, "finishedAt": None, "released": None}
             machine.lead("Rerun", "goes on at its times, as requested", lastDue=timestamp(machine.now), **cleared)
@@ -54,15 +56,16 @@ def reconcile(machine: JobMachine, spec: JobSpec, jobs: Mapping[str, Record]) ->
         times = f"runs at {spec.schedule.cron} ({spec.schedule.timezone})"
         machine.lead("Scheduled", times, lastDue=timestamp(machine.now))
     _make_due(machine, spec, runs, live, asked)
-    asked.delete = _outlived(runs, spec.schedule.keep)
+    asked.delete = [*outlived, *_beyond(runs, spec.schedule.keep)]
     return asked
 
 
-def next_due(record: Record, spec: JobSpec) -> float | None:
-    """When the next run is due; seconds since the epoch. None where none is to come."""
-    if spec.schedule is None or spec.schedule.suspend or "lastDue" not in record.status:
-        return None
-    return _after(spec.schedule, seconds(record.status["lastDue"]))
+def next_dues(record: Record, spec: JobSpec) -> list[float]:
+    """When the next run is due, seconds since the epoch; empty where none is to come."""
+    if spec.schedule is None or spec.schedule.suspend or "lastDue" not in record.status or record.state in TERMINAL:
+        return []
+    due = _after(spec.schedule, seconds(record.status["lastDue"]))
+    return [] if due is None else [due]
 
 
 def _make_due(machine: JobMachine, spec: JobSpec, runs: Mapping[str, Record], live: list[str], asked: Asked) -> None:
@@ -80,7 +83,7 @@ def _make_due(machine: JobMachine, spec: JobSpec, runs: Mapping[str, Record], li
     if schedule.concurrency is Concurrency.REPLACE:
         asked.cancel = [name for name in live if not runs[name].status.get("cancelRequested")]
     wanted = _run(machine.record, spec, due)
-    if wanted.name not in runs:
+    if wanted.name not in runs and wanted.name not in asked.delete:
         asked.create = [wanted]
 
 
@@ -91,7 +94,8 @@ def _last_due(schedule: Schedule, after: float, now: float) -> float | None:
         if due is None or due > now:
             return last
         last = after = due
-    return last
+    late = now - _MOST_MISSED * _SHORTEST_S
+    return (_last_due(schedule, late, now) if after < late else None) or last
 
 
 def _after(schedule: Schedule, moment: float) -> float | None:
@@ -113,6 +117,6 @@ def _run(record: Record, spec: JobSpec, due: float) -> Record:
     )
 
 
-def _outlived(runs: Mapping[str, Record], keep: int) -> list[str]:
+def _beyond(runs: Mapping[str, Record], keep: int) -> list[str]:
     ended = sorted((job for job in runs.values() if job.state in TERMINAL), key=lambda job: job.created_at)
     return [job.name for job in ended[: max(0, len(ended) - keep)] if not job.deleting]

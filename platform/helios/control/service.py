@@ -112,6 +112,9 @@ def _gone(machine: ServiceMachine, seen: LaunchStatus) -> None:
 def reconcile(machine: ServiceMachine, spec: ServiceSpec, around: Surroundings) -> None:
     """Move what no cell needs to say anything for: deletion, another spec, a redeploy, a retry that is due."""
     record = machine.record
+    if machine.placed and around.forsaken:
+        machine.release()
+        return
     if machine.stopping:
         return
     if machine.placed and around.reachable and (away := around.lost or around.draining):

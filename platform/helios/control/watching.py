@@ -3,13 +3,27 @@
 import heapq
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from helios.control.cell import SILENCE_S
 from helios.control.index import Index
 from helios.ports import Clock
 from helios.store import Store, StoredReport
 
 LOOK_AT_CELLS_S = 1.0
+MOST_STALE = 1000
+"""Deadlines that were moved and lie in the heap still, beyond which it is made anew."""
 _Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A cell's report. Where it is not `timely`, it lay in the store from before this replica began to lead, and is so
+    old that it says how things ended, and nothing about now.
+    """
+
+    report: StoredReport
+    timely: bool
 
 
 class Watcher:
@@ -25,6 +39,7 @@ class Watcher:
         self._since = 0.0
         self._first = True
         self._scheduling: list[float] = []
+        self._asked: set[float] = set()
         self.begin()
 
     def begin(self) -> None:
@@ -32,25 +47,27 @@ class Watcher:
             self._due.clear()
             self._heap.clear()
             self._scheduling.clear()
+            self._asked.clear()
             self._version = 0
             self._heard.clear()
             self._first = True
             self._since = self._clock.now()
 
-    def fresh(self, store: Store) -> Sequence[StoredReport]:
+    def fresh(self, store: Store) -> Sequence[Heard]:
         """The newest report of every cell that has said something since the last call."""
         reports = store.reports(after=self._version)
         with self._lock:
-            # What lay in the store when this replica began to lead says nothing about now.
-            heard = self._since if self._first else self._clock.now()
-            self._first = False
+            # What lay in the store when this replica began to lead is no sign of life. Clocks of replicas may differ,
+            # so what comes later is timely whatever its time says.
+            first, self._first = self._first, False
+            heard = self._since if first else self._clock.now()
             for report in reports:
                 self._version = max(self._version, report.version)
                 said = (report.generation, report.sequence)
                 known = self._heard.get(report.cell)
                 if known is None or known[0] != said:
                     self._heard[report.cell] = (said, heard)
-        return reports
+        return [Heard(one, timely=not first or self._since - one.received_at <= SILENCE_S) for one in reports]
 
     def silent_for(self, cell: str) -> float:
         """Seconds since the cell's last report, or since this replica began to listen."""
@@ -66,6 +83,9 @@ class Watcher:
             elif self._due.get((kind, name)) != due:
                 self._due[kind, name] = due
                 heapq.heappush(self._heap, (due, (kind, name)))
+                if len(self._heap) > len(self._due) + MOST_STALE:
+                    self._heap = [(moment, key) for key, moment in self._due.items()]
+                    heapq.heapify(self._heap)
 
     def touch_due(self, index: Index, now: float) -> None:
         """Hand what is due to the index, each once."""
@@ -79,13 +99,15 @@ class Watcher:
     def schedule_at(self, due: float) -> None:
         """Have the scheduler decide again at that time, though nothing changes."""
         with self._lock:
-            heapq.heappush(self._scheduling, due)
+            if due not in self._asked:
+                self._asked.add(due)
+                heapq.heappush(self._scheduling, due)
 
     def scheduling_due(self, now: float) -> bool:
         with self._lock:
             due = False
             while self._scheduling and self._scheduling[0] <= now:
-                heapq.heappop(self._scheduling)
+                self._asked.discard(heapq.heappop(self._scheduling))
                 due = True
             return due
 

@@ -298,7 +298,15 @@ def test_request_for_what_is_not_there_names_the_nearest(fleet: Any) -> None:
 def test_states_that_are_over_are_left_only_by_a_rerun() -> None:
     """Succeeded has no way out at all; what only made other jobs begins again by making them."""
     assert not ALLOWED[JobState.SUCCEEDED]
-    assert ALLOWED[JobState.FAILED] == ALLOWED[JobState.CANCELLED] == {JobState.QUEUED, JobState.RUNNING}
+    assert (
+        ALLOWED[JobState.FAILED]
+        == ALLOWED[JobState.CANCELLED]
+        == {
+            JobState.PENDING,
+            JobState.QUEUED,
+            JobState.RUNNING,
+        }
+    )
     machine = JobMachine(Record("Job", "job", status={"state": "Succeeded"}), 0.0)
     with pytest.raises(AssertionError, match="no transition Succeeded -> Failed"):
         machine.fail("Error", "")
