@@ -59,7 +59,8 @@ def jobs_of(record: Record) -> dict[str, str]:
 
 def owns(record: Record, job: Record) -> bool:
     """Whether the curriculum made that job; a label alone says nothing."""
-    return job.status.get("context", {}).get(UID) == record.uid
+    context: Mapping[str, Any] = job.status.get("context", {})
+    return context.get(UID) == record.uid
 
 
 def reconcile(record: Record, spec: CurriculumSpec, jobs: Mapping[str, Record], now: float) -> Plan:

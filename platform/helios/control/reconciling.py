@@ -88,7 +88,7 @@ class Reconciler:
     # 1. What cells say ------------------------------------------------------------------------------------------------
 
     def observe(self, stored: StoredReport, pool: Executor | None, *, timely: bool) -> None:
-        """Take in a cell's report: its nodes, then every launch that it speaks of; of an old one only how jobs ended."""
+        """Take in a cell's report: its nodes, then every launch of it; of an old report only how jobs ended."""
         record = self._mirror.find("Cell", stored.cell)
         if record is None:
             return

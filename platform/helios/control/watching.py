@@ -18,8 +18,11 @@ _Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A cell's report. Where it is not `timely`, it lay in the store from before this replica began to lead, and is so
-    old that it says how things ended, and nothing about now.
+    """A cell's report.
+
+    Attributes:
+        timely: False where it lay in the store from long before this replica began to lead: it says how things ended,
+            and nothing about now.
     """
 
     report: StoredReport
