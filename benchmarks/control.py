@@ -55,6 +55,11 @@ class Fleet:
     processes: list[subprocess.Popen[bytes]]
     samples: dict[str, list[float]] = field(default_factory=dict)
 
+    def cpu_s(self) -> float:
+        """Processor time of all servers so far; the database's own is not in it."""
+        times = [psutil.Process(process.pid).cpu_times() for process in self.processes]
+        return sum(time.user + time.system for time in times)
+
     def memory_mib(self) -> float:
         """The largest resident set of any server."""
         return max(psutil.Process(process.pid).memory_info().rss for process in self.processes) / 2**20
@@ -127,8 +132,10 @@ async def measure(store: str, fleet: Fleet, options: argparse.Namespace, console
         agents = await fill(fleet, admin, nodes=options.nodes, cells=options.cells)
         try:
             progress.update(task, description=f"{store}: submit", total=options.jobs)
+            before = fleet.cpu_s()
             submitted = await submit_closed(fleet, options.jobs, lambda: progress.advance(task))
             queued_s = await until_queued(admin, options.jobs)
+            cost = (fleet.cpu_s() - before) / options.jobs * 1000
             progress.update(task, description=f"{store}: paced", total=None)
             paced, lists, lags = await asyncio.gather(
                 submit_paced(fleet, GOALS[store], options.paced_s),
@@ -155,6 +162,7 @@ async def measure(store: str, fleet: Fleet, options: argparse.Namespace, console
         ),
         figure(f"{store} submit p50 at {GOALS[store]:.0f}/s", p(paced, 50), "ms", None, n=len(paced)),
         figure(f"{store} submit p99 at {GOALS[store]:.0f}/s", p(paced, 99), "ms", P99_GOAL_MS, n=len(paced)),
+        figure(f"{store} servers' CPU per job, until it is queued", cost, "ms", None, n=options.jobs),
         figure(f"{store} all queued after", queued_s, "s", None, n=options.jobs),
         figure(f"{store} list p99", p(lists, 99), "ms", LIST_GOAL_MS, n=len(lists)),
         figure(f"{store} watch lag p50", p(lags, 50), "ms", None, n=len(lags)),

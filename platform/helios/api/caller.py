@@ -78,9 +78,13 @@ class Caller:
             ForbiddenError: the caller may only read it.
         """
         record = self.get(kind, name)
-        if not self.may(permission or WRITES[kind], record):
-            raise ForbiddenError(f"{self.principal.subject} may read {kind} {name!r} and not change it")
+        self.check_write(record, permission)
         return record
+
+    def check_write(self, record: Record, permission: Permission | None = None) -> None:
+        """Raises `ForbiddenError` where the caller may only read an object."""
+        if not self.may(permission or WRITES[record.kind], record):
+            raise ForbiddenError(f"{self.principal.subject} may read {record.kind} {record.name!r} and not change it")
 
     def check_tenant(self, permission: Permission, tenant: str) -> None:
         """Raises `ForbiddenError` where the caller's role does not reach the tenant."""

@@ -17,7 +17,7 @@ from helios.control import ControlPlane, request_delete
 from helios.control import apply as admit
 from helios.errors import ConflictError, Problem, SpecError
 from helios.spec import PLURALS, AnyDocument, configs, from_json, to_json
-from helios.store import Change
+from helios.store import Change, Record
 
 LAST_EVENTS = 50
 
@@ -109,11 +109,17 @@ def _add_writing(app: FastAPI, control: ControlPlane, *, kind: str, plural: str)
 
         def work() -> Response:
             document = _checked(body, kind, name)
-            _check_authority(caller, document)
+            _check_tenant(caller, document)
             if dry_run:
+                _check_current(caller, document, caller.fleet.fresh(kind, name))
                 return Answer({"object": to_json(document), **control.preview(document)})
-            key = caller.own_key(idempotency_key) if idempotency_key else ""
-            applied = admit(caller.store, document, idempotency_key=key)
+            applied = admit(
+                caller.store,
+                document,
+                idempotency_key=caller.own_key(idempotency_key) if idempotency_key else "",
+                known=control.mirror,
+                authorize=lambda current: _check_current(caller, document, current),
+            )
             return Answer(
                 applied.record.document(),
                 status_code=201 if applied.change is Change.CREATED else 200,
@@ -160,21 +166,23 @@ def _checked(body: Any, kind: str, name: str) -> AnyDocument:
     return document
 
 
-def _check_authority(caller: Caller, document: AnyDocument) -> None:
-    """Whether the caller may have this document, and may have it in the place of what has its name now.
+def _check_tenant(caller: Caller, document: AnyDocument) -> None:
+    """Raises `ForbiddenError` where the caller may not write for the document's tenant."""
+    tenant = getattr(document.spec, "tenant", None)
+    if tenant is not None:
+        caller.check_tenant(WRITES[document.kind], tenant)
+
+
+def _check_current(caller: Caller, document: AnyDocument, current: Record | None) -> None:
+    """Whether the caller may have the document in the place of what has its name now.
 
     Raises:
-        ForbiddenError: they may not write for the tenant, or may only read what is there.
+        ForbiddenError: they may only read what is there.
         ConflictError: the name is taken by something that they may not see.
     """
     kind, name = document.kind, document.metadata.name
-    tenant = getattr(document.spec, "tenant", None)
-    if tenant is not None:
-        caller.check_tenant(WRITES[kind], tenant)
-    if caller.sees_all(kind):
-        return  # the role that let them in reaches whatever is there
-    current = caller.fleet.fresh(kind, name)
-    if current is not None and not caller.sees(current):
+    if current is None or caller.sees_all(kind):
+        return  # nobody's yet, or the role that let them in reaches whatever is there
+    if not caller.sees(current):
         raise ConflictError(f"the name {name!r} is taken by another {kind}", hint="use another name")
-    if current is not None:
-        caller.to_write(kind, name)
+    caller.check_write(current)

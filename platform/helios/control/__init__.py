@@ -8,7 +8,7 @@
     plane.explain(name, kind="Job"), plane.preview(document), plane.queue(), plane.leader() -> JSON
 
     apply(store, document, idempotency_key="") -> Applied  admission, then the store: the way every document goes in
-    admission.check(document, store) -> Record | None      raises SpecError, NotFoundError, ConflictError
+    admission.check(document, look, known) -> Record | None    raises SpecError, NotFoundError, ConflictError
     request_cancel(store, kind, name) -> Record            Job or Curriculum; nothing where it is over
     request_rerun(store, name, kind="Curriculum", from_failed=True) -> Record
     request_preempt(store, name, reason="") -> Record      Job: back to the queue, with its grace

@@ -1,25 +1,41 @@
 """What the control plane refuses before it is written: references to nothing, and changes that cannot be."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pydantic import ValidationError
 
 from helios.control import schedule
 from helios.control.array import member_name
-from helios.control.job_machine import TERMINAL
-from helios.control.requests import living_tenant
+from helios.control.job_machine import TERMINAL, JobState
+from helios.control.requests import Records, living_tenant
 from helios.errors import ConflictError, Problem, SpecError, nearest
 from helios.spec import KINDS, AnyDocument, Curriculum, Job, Service, to_json
-from helios.store import Applied, Change, Record, Store
+from helios.store import Admission, Applied, Birth, Event, Look, Record, Store, Verdict, timestamp
 
 MAX_NAME = 63
+Authorize = Callable[[Record | None], None]
+"""Told what has the name now; raises where its caller may not put the document in its place."""
 
 
-def apply(store: Store, document: AnyDocument, *, idempotency_key: str = "") -> Applied:
-    """Check a document against what is there, then write it.
+def apply(
+    store: Store,
+    document: AnyDocument,
+    *,
+    idempotency_key: str = "",
+    known: Records | None = None,
+    authorize: Authorize = lambda _: None,
+) -> Applied:
+    """Check a document against what is there, and write it, in one transaction.
 
     A job or curriculum that is over and gets another spec starts anew: a job as a new object (its old checkpoints
     belong to the old spec), a curriculum as its next run.
+
+    Args:
+        store: where it is written.
+        document: what is to be there.
+        idempotency_key: the same key again answers with what it made.
+        known: where names are looked up for a refusal; the store, if nothing quicker is at hand.
+        authorize: asked inside the transaction.
 
     Raises:
         SpecError: `placement.cells` names unknown cells.
@@ -27,26 +43,57 @@ def apply(store: Store, document: AnyDocument, *, idempotency_key: str = "") -> 
         ConflictError: it runs with another spec, its tenant is being deleted, or the idempotency key came with other
             content.
     """
-    current = check(document, store)
-    if current is not None and _only_older(document, current):
-        return Applied(current, Change.UNCHANGED)
-    outlived = current is not None and current.kind == "Job" and not _same_spec(document, current)
-    return store.apply(document, idempotency_key=idempotency_key, replacing=current if outlived else None)
+    kind, name = document.kind, document.metadata.name
+
+    def decide(look: Look) -> Verdict:
+        authorize(look(kind, name))
+        current = check(document, look, known or store)
+        if current is not None and _only_older(document, current):
+            return Verdict.KEEP
+        outlived = current is not None and kind == "Job" and not _same_spec(document, current)
+        return Verdict.REPLACE if outlived else Verdict.WRITE
+
+    admission = Admission(decide, looks=tuple(_looks(document)), birth=lambda now: _birth(document, now))
+    return store.apply(document, idempotency_key=idempotency_key, admission=admission)
 
 
-def check(document: AnyDocument, store: Store) -> Record | None:
+def check(document: AnyDocument, look: Look, known: Records) -> Record | None:
     """What has the document's name now; raises what `apply` would refuse the document for, and writes nothing."""
     if isinstance(document, Job | Curriculum | Service):
-        living_tenant(store, document.spec.tenant)
-        problems = _unknown_cells(document, store)
+        living_tenant(look, document.spec.tenant, known)
+        problems = _unknown_cells(document, look, known)
         if isinstance(document, Job):
-            problems += _wrong_job(document, store)
+            problems += _wrong_job(document, look, known)
         if problems:
             raise SpecError(problems)
-    current = store.find(document.kind, document.metadata.name)
+    current = look(document.kind, document.metadata.name)
     if current is not None and isinstance(document, Job | Curriculum):
         _not_while_running(document, current)
     return current
+
+
+def _looks(document: AnyDocument) -> Iterable[tuple[str, str]]:
+    """What `check` will look for, as far as the document says."""
+    if isinstance(document, Job | Curriculum | Service):
+        yield "Tenant", document.spec.tenant
+        yield from (("Cell", cell) for _, cells in _placements(document) for cell in cells)
+        if isinstance(document, Job):
+            yield from (("Job", needed) for needed in document.spec.needs)
+
+
+def _birth(document: AnyDocument, now: float) -> Birth:
+    """A job that waits for nothing but a place is in the queue from its first moment on."""
+    if not isinstance(document, Job) or document.spec.needs or document.spec.array or document.spec.schedule:
+        return Birth({"state": "Pending"})
+    moment, message = timestamp(now), "waits for the scheduler"
+    status = {
+        "state": str(JobState.QUEUED),
+        "reason": "Queued",
+        "message": message,
+        "submittedAt": moment,
+        "queuedAt": moment,
+    }
+    return Birth(status, (Event("Job", document.metadata.name, "", "Queued", f"{JobState.QUEUED}: {message}"),))
 
 
 def _only_older(document: AnyDocument, current: Record) -> bool:
@@ -74,7 +121,7 @@ def _same_spec(document: AnyDocument, current: Record) -> bool:
         return False
 
 
-def _wrong_job(document: Job, store: Store) -> list[Problem]:
+def _wrong_job(document: Job, look: Look, known: Records) -> list[Problem]:
     """Needs that are not there, times that are none, members whose names would be too long."""
     spec, name = document.spec, document.metadata.name
     problems = [] if spec.schedule is None else schedule.problems(spec.schedule)
@@ -83,12 +130,12 @@ def _wrong_job(document: Job, store: Store) -> list[Problem]:
         if needed == name:
             problems.append(Problem("a job cannot wait for itself", field=field, value=needed))
             continue
-        other = store.find("Job", needed)
+        other = look("Job", needed)
         if other is None or other.spec["tenant"] != spec.tenant:
-            known = [job.name for job in store.records("Job") if job.spec["tenant"] == spec.tenant]
+            names = [job.name for job in known.records("Job") if job.spec["tenant"] == spec.tenant]
             message = f"tenant {spec.tenant!r} has no job {needed!r}; a job is submitted after those that it needs"
-            problems.append(Problem(message, field=field, value=needed, nearest=nearest(needed, known)))
-        elif _waits_for(store, other, name):
+            problems.append(Problem(message, field=field, value=needed, nearest=nearest(needed, names)))
+        elif _waits_for(look, other, name):
             problems.append(Problem(f"job {needed!r} waits for this one", field=field, value=needed))
     if spec.array is not None and len(member_name(name, spec.array.size - 1)) > MAX_NAME:
         message = f"the members' names would be over {MAX_NAME} characters; take a shorter name"
@@ -96,7 +143,7 @@ def _wrong_job(document: Job, store: Store) -> list[Problem]:
     return problems
 
 
-def _waits_for(store: Store, job: Record, name: str) -> bool:
+def _waits_for(look: Look, job: Record, name: str) -> bool:
     """Whether a job waits, itself or through others, for the one of that name."""
     seen, ahead = {job.name}, list(job.spec.get("needs", ()))
     while ahead:
@@ -105,20 +152,18 @@ def _waits_for(store: Store, job: Record, name: str) -> bool:
             return True
         if needed not in seen:
             seen.add(needed)
-            other = store.find("Job", needed)
+            other = look("Job", needed)
             ahead += [] if other is None else other.spec.get("needs", ())
     return False
 
 
-def _unknown_cells(document: Job | Curriculum | Service, store: Store) -> list[Problem]:
-    placements = [(field, cells) for field, cells in _placements(document) if cells]
-    known = [cell.name for cell in store.records("Cell")] if placements else []
+def _unknown_cells(document: Job | Curriculum | Service, look: Look, known: Records) -> list[Problem]:
     problems = []
-    for field, cells in placements:
+    for field, cells in _placements(document):
         for index, cell in enumerate(cells):
-            if cell not in known:
+            if look("Cell", cell) is None:
                 message = f"no cell is named {cell!r}"
-                near = nearest(cell, known)
+                near = nearest(cell, [record.name for record in known.records("Cell")])
                 problems.append(Problem(message, field=f"{field}[{index}]", value=cell, nearest=near))
     return problems
 

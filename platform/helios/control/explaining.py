@@ -10,7 +10,7 @@ from helios.control.owners import makes_jobs
 from helios.scheduler import Admit, CellVerdict, Decision, PendingGang, Snapshot, ordered, schedule
 from helios.scheduler import explain as explain_gang
 from helios.spec import AnyDocument, Curriculum, Job, Service, to_json
-from helios.store import Change, Mirror, Record, Store, timestamp
+from helios.store import Change, Mirror, Record, timestamp
 
 PREVIEWED = "previewed"
 """Uid of a gang that is not there yet."""
@@ -70,9 +70,9 @@ def queue(mirror: Mirror, snapshot: Snapshot) -> list[dict[str, Any]]:
     return rows
 
 
-def preview(store: Store, document: AnyDocument, snapshot: Snapshot) -> dict[str, Any]:
+def preview(mirror: Mirror, document: AnyDocument, snapshot: Snapshot) -> dict[str, Any]:
     """What applying would change, and what the scheduler would do with it now. Raises what `apply` would raise."""
-    current = admission.check(document, store)
+    current = admission.check(document, mirror.find, mirror)
     wanted = to_json(document)
     before = {} if current is None else {"labels": dict(current.labels), "spec": dict(current.spec)}
     after = {"labels": wanted["metadata"].get("labels") or {}, "spec": wanted["spec"]}

@@ -14,7 +14,7 @@ from helios import wire
 from helios.control import status
 from helios.control.index import Index
 from helios.control.job_machine import TERMINAL
-from helios.errors import ForbiddenError
+from helios.errors import ForbiddenError, NotFoundError
 from helios.ports import Desired, LaunchStatus, LogWant, NodeObservation, Phase, Report, Session, Stop
 from helios.store import Mirror, Record, Store
 
@@ -86,13 +86,15 @@ class CellGateway:
         """Keep log bytes that somebody reads.
 
         Raises:
-            NotFoundError: for a cell that nobody applied.
-            ForbiddenError: the launch was never that cell's, and nobody asked that cell for its log.
+            NotFoundError: for a cell that nobody applied, or a launch that is not there.
+            ForbiddenError: the launch is another cell's, and nobody asked this one for its log.
         """
         self._mirror.get("Cell", cell)
         record = self._mirror.by_uid(uid)
         place = record.status.get("placement") if record is not None else None
         wanted = any((want[0], want[1]) == (uid, epoch) for want in self._store.log_wants(cell))
+        if not wanted and record is None:
+            raise NotFoundError("launch", uid)
         if not wanted and (place is None or place["cell"] != cell):
             raise ForbiddenError(f"cell {cell!r} was not asked for the log of {uid} epoch {epoch}")
         self._store.put_log(uid, epoch, offset=offset, data=data, ended=ended)
@@ -104,7 +106,10 @@ class CellGateway:
         stops = tuple(_stop(record) for record in here if record.status.get("stop"))
         wants = tuple(LogWant(uid, epoch, offset) for uid, epoch, offset in self._store.log_wants(cell))
         with self._lock:
-            return Desired(launches, stops + self._strays.get(cell, ()), wants)
+            found = self._strays.get(cell, ())
+        # Judged again: the report that they are from is of a moment ago, or longer where agents have moved elsewhere.
+        strays = tuple(stop for stop in found if _unwanted(self._mirror.by_uid(stop.uid), cell, stop.epoch))
+        return Desired(launches, stops + strays, wants)
 
     def _find_strays(self, cell: str, statuses: Sequence[LaunchStatus]) -> tuple[Stop, ...]:
         """Launches that live in a cell and that nobody wants there: of an epoch that was replaced, or of no record."""

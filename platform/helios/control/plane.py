@@ -15,7 +15,7 @@ from helios.control.measuring import Measures
 from helios.control.reconciling import Reconciler
 from helios.control.requests import DEFAULT_TENANT
 from helios.control.watching import Watcher
-from helios.errors import FencedError
+from helios.errors import FencedError, UnavailableError
 from helios.ports import Clock, Tracker
 from helios.scheduler import Decision, schedule
 from helios.spec import AnyDocument, Tenant, from_json
@@ -28,7 +28,7 @@ RESYNC_S = 300.0
 """How often everything is looked at again, whatever was or was not notified."""
 WORKERS = 8
 """Records that are reconciled at a time; their writes share transactions."""
-CYCLE_SHARE = 9.0
+CYCLE_SHARE = 19.0
 """Pause after a scheduling cycle, in lengths of that cycle: with ten thousand in the queue, requests come first."""
 
 _log = logging.getLogger(__name__)
@@ -182,6 +182,10 @@ class ControlPlane:
                     metrics.observe_cycle(time.perf_counter() - began)
                 except FencedError:
                     raise
+                except UnavailableError as error:
+                    _log.warning("control: a pass was cut short: %s", error.message)
+                    self._index.touch_all()
+                    stop.wait(IDLE_TICK_S)
                 except Exception:  # noqa: BLE001 - the loop outlives whatever one pass met; the next looks at it again
                     _log.exception("control: a pass failed")
                     self._index.touch_all()
@@ -241,7 +245,7 @@ class ControlPlane:
         Raises what `apply` would raise.
         """
         self.mirror.sync()
-        return preview(self._store, document, self._snapshot())
+        return preview(self.mirror, document, self._snapshot())
 
     def queue(self) -> list[dict[str, Any]]:
         """What waits for a place, in the order in which places are given."""

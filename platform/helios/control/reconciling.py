@@ -22,7 +22,7 @@ from helios.control.service import ServiceMachine
 from helios.control.status import placement, request_of
 from helios.control.tracking import RunCloser
 from helios.control.watching import LOOK_AT_CELLS_S, Watcher
-from helios.errors import ConflictError, FencedError, InputError, NotFoundError
+from helios.errors import ConflictError, FencedError, InputError, NotFoundError, UnavailableError
 from helios.ports import Clock, LaunchStatus, Phase, Report, Tracker
 from helios.scheduler import Admit, Decision
 from helios.spec import JobSpec
@@ -347,8 +347,8 @@ class Reconciler:
         try:
             act(record)
             self._contested.pop(record.uid, None)
-        except FencedError:
-            raise  # somebody else leads: nothing of this pass may go on
+        except (FencedError, UnavailableError):
+            raise  # somebody else leads, or the store is away: nothing of this pass can go on
         except (ConflictError, NotFoundError) as error:
             self._contend(record, error)
         except Exception as error:  # noqa: BLE001 - told in the log and as an event
@@ -389,7 +389,14 @@ class Reconciler:
 
     def forget_gone(self) -> None:
         """Let go of what is remembered of objects that are not there any more, however they went."""
-        for uid in {*self._told, *self._settled, *self._progress_at, *self._contested, *self._specs.uids()}:
+        for uid in {
+            *self._told,
+            *self._settled,
+            *self._seen_nodes,
+            *self._progress_at,
+            *self._contested,
+            *self._specs.uids(),
+        }:
             if self._mirror.by_uid(uid) is None:
                 self._forget(uid)
 

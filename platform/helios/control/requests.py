@@ -8,7 +8,7 @@ from helios.control.job_machine import TERMINAL
 from helios.control.owners import makes_jobs
 from helios.control.status import placement
 from helios.errors import ConflictError, NotFoundError
-from helios.store import Event, Record, Store, SystemClock
+from helios.store import Event, Look, Record, Store, SystemClock
 
 DEFAULT_TENANT = "default"
 """The tenant of all that names none; it is there from the first start on."""
@@ -53,7 +53,7 @@ def request_rerun(store: Store, name: str, *, kind: str = "Curriculum", from_fai
             raise ConflictError(f"{kind} {name!r} is {record.state}", hint="cancel it first, or wait for its end")
         if record.state == "Succeeded" and (from_failed or kind == "Job"):
             raise ConflictError(f"{kind} {name!r} has succeeded; nothing in it failed")
-        living_tenant(store, record.spec["tenant"])
+        living_tenant(store.find, record.spec["tenant"], store)
         return record.with_status(rerunRequested="failed" if from_failed else "all")
 
     return _edit(store, kind, name, change, "RerunRequested")
@@ -142,12 +142,12 @@ def request_delete(store: Store, kind: str, name: str) -> Record:
     return store.request_delete(kind, name)
 
 
-def living_tenant(store: Store, name: str) -> None:
+def living_tenant(look: Look, name: str, known: Records) -> None:
     """Raise where work cannot be taken on for a tenant: `NotFoundError` without one, `ConflictError` as it goes."""
-    tenant = store.find("Tenant", name)
+    tenant = look("Tenant", name)
     if tenant is None:
-        known = [tenant.name for tenant in store.records("Tenant")]
-        raise NotFoundError("tenant", name, known=known, hint="apply the tenant first, or use one that there is")
+        names = [tenant.name for tenant in known.records("Tenant")]
+        raise NotFoundError("tenant", name, known=names, hint="apply the tenant first, or use one that there is")
     if tenant.deleting:
         raise ConflictError(f"tenant {name!r} is being deleted", hint="wait until it is gone, or use another one")
 

@@ -7,6 +7,7 @@ from typing import Protocol, Self
 from helios.spec import AnyDocument
 from helios.store.records import (
     Actor,
+    Admission,
     Allocation,
     Applied,
     AuditEntry,
@@ -69,8 +70,15 @@ class Store(Protocol):
         """All records of a kind that carry every given label, by name."""
         ...
 
-    def apply(self, document: AnyDocument, *, idempotency_key: str = "", replacing: Record | None = None) -> Applied:
-        """Create the object, or give it this spec, labels and annotations.
+    def apply(
+        self,
+        document: AnyDocument,
+        *,
+        idempotency_key: str = "",
+        replacing: Record | None = None,
+        admission: Admission | None = None,
+    ) -> Applied:
+        """Create the object, or give it this spec, labels and annotations, where `admission` lets it in.
 
         The same content again is `unchanged` and writes nothing. A key seen before answers with the object as it is
         now and writes nothing, whatever happened since. With `replacing`, a new object (new uid, empty status) takes

@@ -12,7 +12,19 @@ from helios.errors import CompactedError, ConflictError, NotFoundError
 from helios.spec import AnyDocument, to_json
 from helios.store import rows, schema
 from helios.store.part import Part
-from helios.store.records import STOP_FINALIZER, Allocation, Applied, Change, Changes, Event, Gone, Record
+from helios.store.records import (
+    STOP_FINALIZER,
+    Admission,
+    Allocation,
+    Applied,
+    Birth,
+    Change,
+    Changes,
+    Event,
+    Gone,
+    Record,
+    Verdict,
+)
 from helios.store.transaction import IdempotencyKey, Transaction
 
 _FIND = sa.select(schema.records).where(
@@ -57,7 +69,14 @@ class RecordKeeping(Part):
         wanted = (labels or {}).items()
         return tuple(record for row in found if wanted <= (record := rows.record(row)).labels.items())
 
-    def apply(self, document: AnyDocument, *, idempotency_key: str = "", replacing: Record | None = None) -> Applied:
+    def apply(
+        self,
+        document: AnyDocument,
+        *,
+        idempotency_key: str = "",
+        replacing: Record | None = None,
+        admission: Admission | None = None,
+    ) -> Applied:
         wanted = _wanted(document)
         digest = _digest(wanted) if idempotency_key else ""
 
@@ -65,7 +84,7 @@ class RecordKeeping(Part):
             used = transaction.key(idempotency_key) if idempotency_key else None
             if used is not None:
                 return Applied(_repeated(transaction, used, digest), Change.UNCHANGED)
-            applied = self._apply(transaction, wanted, replacing)
+            applied = self._admitted(transaction, wanted, replacing, admission)
             if idempotency_key:
                 transaction.put_key(
                     IdempotencyKey(idempotency_key, digest, wanted.kind, wanted.name, created_at=transaction.now)
@@ -73,7 +92,8 @@ class RecordKeeping(Part):
             return applied
 
         keys = (idempotency_key,) if idempotency_key else ()
-        return self._write(run, records=((wanted.kind, wanted.name),), keys=keys)
+        looks = admission.looks if admission is not None else ()
+        return self._write(run, records=((wanted.kind, wanted.name), *looks), keys=keys)
 
     def create(self, record: Record, *, events: Iterable[Event] = (), allocations: Iterable[Allocation] = ()) -> Record:
         happened, held = tuple(events), tuple(allocations)
@@ -128,12 +148,24 @@ class RecordKeeping(Part):
 
         self._write(run, records=((record.kind, record.name),))
 
-    def _apply(self, transaction: Transaction, wanted: Record, replacing: Record | None) -> Applied:
+    def _admitted(
+        self, transaction: Transaction, wanted: Record, replacing: Record | None, admission: Admission | None
+    ) -> Applied:
+        if admission is None:
+            return self._apply(transaction, wanted, replacing, Birth(wanted.status))
+        verdict = admission.decide(transaction.find)
+        current = transaction.find(wanted.kind, wanted.name)
+        if verdict is Verdict.KEEP and current is not None:
+            return Applied(current, Change.UNCHANGED)
+        replacing = current if verdict is Verdict.REPLACE else replacing
+        return self._apply(transaction, wanted, replacing, admission.birth(transaction.now))
+
+    def _apply(self, transaction: Transaction, wanted: Record, replacing: Record | None, birth: Birth) -> Applied:
         current = transaction.find(wanted.kind, wanted.name)
         if replacing is not None and current is None:
             raise ConflictError(f"{replacing.kind} {replacing.name!r} is gone")
         if current is None:
-            made = self._insert(transaction, wanted, ())
+            made = self._insert(transaction, replace(wanted, status=birth.status), birth.events)
             transaction.note_write(self._actor, "applied", made)
             return Applied(made, Change.CREATED)
         if current.deleting:
@@ -143,7 +175,7 @@ class RecordKeeping(Part):
         if replacing is not None:
             _same_version(transaction, replacing)
             transaction.delete(current, transaction.count())
-            made = self._insert(transaction, wanted, ())
+            made = self._insert(transaction, replace(wanted, status=birth.status), birth.events)
             transaction.note_write(self._actor, "replaced", made, before=current.resource_version)
             return Applied(made, Change.CREATED)
         target = replace(current, spec=wanted.spec, labels=wanted.labels, annotations=wanted.annotations)

@@ -1,6 +1,6 @@
 """What a store holds: records, which change, and events, which do not."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
@@ -237,3 +237,45 @@ class StoredReport:
     version: int
     received_at: float
     body: Mapping[str, Any]
+
+
+class Verdict(StrEnum):
+    """What becomes of a document that may be applied."""
+
+    WRITE = "write"
+    REPLACE = "replace"
+    """A new object takes the place of the one that has its name."""
+    KEEP = "keep"
+    """What is there says the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """How a new object begins.
+
+    Attributes:
+        status: its first status.
+        events: what is logged beside its acceptance.
+    """
+
+    status: Mapping[str, Any]
+    events: tuple[Event, ...] = ()
+
+
+Look = Callable[[str, str], Record | None]
+"""A record by kind and name, as the transaction sees it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Who decides, inside the transaction that writes it, whether a document is applied.
+
+    Attributes:
+        decide: raises what the document is refused for; it must not write, and may be asked again.
+        looks: the records that it will look for besides the document's own, so that they are read for many at once.
+        birth: how the object begins where it is new, given the time.
+    """
+
+    decide: Callable[[Look], Verdict]
+    looks: tuple[tuple[str, str], ...] = ()
+    birth: Callable[[float], Birth] = lambda _: Birth({"state": "Pending"})

@@ -255,7 +255,7 @@ def test_rerun_goes_on_with_the_same_object(fleet: Any) -> None:
 def test_finished_job_is_not_run_again_on_request(fleet: Any) -> None:
     """Asking for a rerun of what succeeded is refused, and so is one of what still runs."""
     fleet.job()
-    with pytest.raises(ConflictError, match="is Pending"):
+    with pytest.raises(ConflictError, match="is Queued"):
         request_rerun(fleet.store, "job", kind="Job")
     fleet.end("job")
     with pytest.raises(ConflictError, match="has succeeded"):

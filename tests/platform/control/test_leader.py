@@ -155,14 +155,14 @@ def test_second_replica_goes_on_where_the_first_one_died(make_store: Callable[[]
         thread.start()
     try:
         apply(stores[0], job("first"))
-        _until(stores[0], "first", "Queued")
+        _until(stores[0], "first", "NoCell")
         leader = planes[0].leader()
         assert leader is not None
         first = "ab".index(leader["holder"])
         stops[first].set()
         threads[first].join(DEADLINE_S)
         apply(stores[first], job("second"))
-        _until(stores[first], "second", "Queued")
+        _until(stores[first], "second", "NoCell")
         after = planes[first].leader()
         assert after is not None
         assert (after["holder"], after["token"]) == ("ba"[first], leader["token"] + 1)
@@ -172,12 +172,12 @@ def test_second_replica_goes_on_where_the_first_one_died(make_store: Callable[[]
         for thread in threads:
             thread.join(DEADLINE_S)
     reasons = [event.reason for event in stores[0].events(kind="Job", name="first")]
-    assert reasons.count("Queued") == 1
+    assert reasons.count("NoCell") == 1
 
 
-def _until(store: Store, name: str, state: str) -> None:
+def _until(store: Store, name: str, reason: str) -> None:
     deadline = time.monotonic() + DEADLINE_S
-    while store.get("Job", name).state != state:
+    while store.get("Job", name).status.get("reason") != reason:
         revision = store.revision()
         assert time.monotonic() < deadline, store.get("Job", name)
         store.wait(revision, 0.2)

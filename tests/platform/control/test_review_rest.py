@@ -178,7 +178,7 @@ def test_index_follows_a_store_that_went_back_to_a_backup(fleet: Any) -> None:
     mirror = Mirror(fleet.store)
     mirror.sync()
     index = Index(mirror)
-    record = fleet.job("job")
+    record = fleet.store.save(fleet.job("job").with_status(state="Pending"))
     mirror.sync()
     older = fleet.store.save(record.with_status(state="Queued", submittedAt="2030-01-01T00:00:00.000Z"))
     mirror.sync()
