@@ -49,7 +49,7 @@ class CellGateway:
         deadline = time.monotonic() + timeout
         while True:
             version = self._index.placement_version(cell)
-            desired = self.desired(cell)
+            desired = self._desired(cell) if self._mirror.follows else self.desired(cell)
             remaining = deadline - time.monotonic()
             if desired != known or remaining <= 0:
                 return desired

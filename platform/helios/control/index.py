@@ -36,6 +36,7 @@ class Index:
         self._mirror = mirror
         self._lock = threading.RLock()
         self._moved = threading.Condition(self._lock)
+        self._orders_moved = False
         self._known: dict[_Key, Record] = {}
         self._cells: defaultdict[str, _Placed] = defaultdict(_Placed)
         self._place: dict[str, str] = {}
@@ -136,7 +137,14 @@ class Index:
             for item in items:
                 if item.kind in KINDS:
                     self._put(item) if isinstance(item, Record) else self._drop(item)
-            self._moved.notify_all()
+            if self._orders_moved:  # and not at every change: each waiting agent would look in vain
+                self._orders_moved = False
+                self._moved.notify_all()
+
+    def _order_moved(self, cell: str) -> None:
+        """What the cell's agent is to know is another now."""
+        self._cells[cell].version += 1
+        self._orders_moved = True
 
     def _put(self, record: Record) -> None:
         key = (record.kind, record.name)
@@ -170,7 +178,7 @@ class Index:
         cell = self._place.pop(record.uid, None)
         if cell is not None:
             self._cells[cell].records.pop(record.uid, None)
-            self._cells[cell].version += 1
+            self._order_moved(cell)
         self._gangs.pop(record.uid, None)
         self._unreadable.pop(record.uid, None)
         owner = owner_of(record)
@@ -196,7 +204,7 @@ class Index:
         before = self._place.get(record.uid)
         if before is not None and before != cell:
             self._cells[before].records.pop(record.uid, None)
-            self._cells[before].version += 1
+            self._order_moved(before)
             del self._place[record.uid]
             self._dirty["Cell"][before] = None  # one that is being deleted goes with the last of its work
         if cell is not None:
@@ -204,7 +212,7 @@ class Index:
             self._cells[cell].records[record.uid] = record
             self._place[record.uid] = cell
             if old is None or _orders(old) != _orders(record):
-                self._cells[cell].version += 1
+                self._order_moved(cell)
 
     def _feed_scheduler(self, record: Record) -> None:
         """Keep what the scheduler sees of it, and note whether that changed."""

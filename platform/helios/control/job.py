@@ -230,6 +230,13 @@ def _deadlines(machine: JobMachine, spec: JobSpec) -> None:
             machine.fail("RunTimeout", message)
 
 
+def only_waits(record: Record) -> bool:
+    """Whether all that can move it is the scheduler: ten thousand such specs need not be parsed to see that."""
+    facts, timeout = record.status, record.spec["timeout"]
+    asked = record.deleting or facts.get("cancelRequested")
+    return record.state == JobState.QUEUED and not asked and timeout["queue"] is None and timeout["run"] is None
+
+
 def next_dues(record: Record, spec: JobSpec) -> list[float]:
     """When the job is to be looked at again though nothing has happened, past times among them; since the epoch."""
     state, facts = JobState(record.state), record.status

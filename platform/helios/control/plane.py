@@ -97,8 +97,11 @@ class ControlPlane:
             self._reconciler.forget_gone()
             self._resync_at = now + RESYNC_S
         # 1. What cells said since the last pass, what has gone silent, and what is due.
-        for heard in self._watcher.fresh(self._store):
+        reports = self._watcher.fresh(self._store)
+        for heard in reports:
             self._reconciler.observe(heard.report, pool, timely=heard.timely)
+        if reports:
+            self.mirror.sync()  # what was taken in is what the rest of the pass goes by
         self._watcher.touch_due(self._index, now)
         # 2. What people, cells and deadlines ask for, kind by kind: what a kind writes, the next ones see.
         self._reconciler.reconcile_dirty(pool)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
-from helios.control import accounting, array, cell, curriculum, job, schedule, service
+from helios.control import accounting, array, cell, curriculum, fleet, job, schedule, service
 from helios.control.array import Asked
 from helios.control.gateway import report_of
 from helios.control.index import KINDS, Index
@@ -19,7 +19,7 @@ from helios.control.owners import makes_jobs
 from helios.control.parsed import Specs
 from helios.control.requests import request_cancel, work_of
 from helios.control.service import ServiceMachine
-from helios.control.status import placement, request_of
+from helios.control.status import placement
 from helios.control.tracking import RunCloser
 from helios.control.watching import LOOK_AT_CELLS_S, Watcher
 from helios.errors import ConflictError, FencedError, InputError, NotFoundError, UnavailableError
@@ -169,12 +169,16 @@ class Reconciler:
 
     def reconcile_dirty(self, pool: Executor | None) -> None:
         """Look at everything that changed or is due, kind by kind."""
+        wrote = False
         for kind in KINDS:
-            self._mirror.sync()
+            if wrote:  # what a kind has asked for, the next ones see
+                self._mirror.sync()
             found = (self._mirror.find(kind, name) for name in self._index.take_dirty(kind))
             records = [record for record in found if record is not None]
             self._each(records, lambda record: self._guarded(record, self._reconcilers[record.kind]), pool)
-        self._mirror.sync()
+            wrote = wrote or bool(records)
+        if wrote:
+            self._mirror.sync()
 
     def _cell(self, record: Record) -> None:
         now = self._clock.now()
@@ -228,6 +232,8 @@ class Reconciler:
             self._specs.forget(record.uid)
 
     def _job(self, record: Record) -> None:
+        if job.only_waits(record) and self._index.unreadable(record.uid) is None:
+            return
         now = self._clock.now()
         machine, spec = JobMachine(record, now), self._specs.job(record)
         if makes_jobs(record):
@@ -321,12 +327,11 @@ class Reconciler:
             self._guarded(record, lambda record: self._write_decision(record, decision))
 
     def _write_decision(self, record: Record, decision: Decision) -> None:
-        spec = self._specs.job(record) if record.kind == "Job" else self._specs.service(record)
         machine: JobMachine | ServiceMachine = (
             JobMachine(record, self._clock.now()) if record.kind == "Job" else ServiceMachine(record, self._clock.now())
         )
         if isinstance(decision, Admit):
-            machine.admit(decision, request_of(spec.resources))
+            machine.admit(decision, fleet.request_of(record.spec["resources"]))
         else:
             machine.wait(decision)
         self._save(record, machine.record, machine.events)

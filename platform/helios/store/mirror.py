@@ -67,6 +67,11 @@ class Mirror:
             self._thread.join()
             self._thread = None
 
+    @property
+    def follows(self) -> bool:
+        """Whether it keeps up by itself, so that whoever can wait for a notification need not ask the store."""
+        return self._thread is not None
+
     def sync(self, min_revision: int | None = None, *, timeout: float = 5.0) -> int:
         """Catch up, in this thread where need be, at least to `min_revision`, or to the store's present revision.
 
