@@ -97,6 +97,18 @@ def test_stop_of_a_job_that_ray_took_unnoted_leaves_no_process(tmp_path: Path) -
             process.kill()
 
 
+def test_stop_before_its_start_forbids_it_for_good(tmp_path: Path) -> None:
+    """A start whose order was still on its way when it was stopped does nothing when it comes; a later epoch does."""
+    driver = RayLocalDriver(cell="lab", folder=tmp_path, min_free_bytes=0)
+    driver.stop("a", 1, grace_s=30)
+    driver = RayLocalDriver(cell="lab", folder=tmp_path, min_free_bytes=0)
+    driver.start(launch())  # Ray does not run: a start that goes ahead says so
+    assert (driver.status("a", 1).phase, driver.status("a", 1).reason) == (Phase.STOPPED, "Stopped")
+    assert driver.running() == []
+    with pytest.raises(UnavailableError):
+        driver.start(launch(epoch=2))
+
+
 def test_invalid_spec_is_refused_for_good(tmp_path: Path) -> None:
     """A spec that this cell does not understand is an invalid configuration."""
     driver = RayLocalDriver(cell="lab", folder=tmp_path, min_free_bytes=0)

@@ -61,8 +61,9 @@ class FakeTracker:
 class FakeCell:
     """A cell with its own memory, which outlives control planes: what really ran, when, and how it ended.
 
-    `start` and `stop` are idempotent and fenced by epoch. A work runs until the test ends it. An engine that is lost
-    takes all running work with it, and no exit is left behind; an exit that was written stays.
+    `start` and `stop` are idempotent and fenced by epoch; what was stopped before it was started never starts. A work
+    runs until the test ends it. An engine or a node that is lost takes all running work with it, and no exit is left
+    behind; an exit that was written stays.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class FakeCell:
         self.starts: Counter[str] = Counter()
         self.finished: set[str] = set()
         self.violations: list[str] = []
+        self.stopped: set[Key] = set()
         self.slow_stop = False
         self.last: tuple[list[NodeObservation], list[LaunchStatus]] | None = None
 
@@ -88,7 +90,7 @@ class FakeCell:
 
     def start(self, launch: Launch) -> None:
         key = (launch.uid, launch.epoch)
-        if launch.epoch < self.highest.get(launch.uid, 0) or key in self.launches:
+        if launch.epoch < self.highest.get(launch.uid, 0) or key in self.launches or key in self.stopped:
             return
         if launch.uid in self.finished:
             self.violations.append(f"{launch.name} started again after it had finished")
@@ -116,6 +118,16 @@ class FakeCell:
         for key in self.live():
             del self.statuses[key]
 
+    def lose_node(self, name: str) -> None:
+        """The node is gone, says the engine, and with it every gang that had a worker there."""
+        self.nodes = [replace(node, lost=True, healthy=False) if node.name == name else node for node in self.nodes]
+        for key in [key for key in self.live() if name in self.launches[key].nodes]:
+            del self.statuses[key]
+
+    def heal(self) -> None:
+        """All nodes are back, with nothing on those that were lost."""
+        self.nodes = [replace(node, lost=False, healthy=True) for node in self.nodes]
+
     def status(self, key: Key) -> LaunchStatus:
         return self.statuses.get(key, LaunchStatus(*key, Phase.ABSENT))
 
@@ -126,6 +138,7 @@ class FakeCell:
         for stop in desired.stops:
             key = (stop.uid, stop.epoch)
             self.highest[stop.uid] = max(self.highest.get(stop.uid, 0), stop.epoch)
+            self.stopped.add(key)
             if self.status(key).phase in LIVE and not self.slow_stop:
                 self.end(key, Phase.STOPPED)
         asked = [(launch.uid, launch.epoch) for launch in desired.launches]

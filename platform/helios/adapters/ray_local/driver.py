@@ -117,7 +117,10 @@ class RayLocalDriver:
     def stop(self, uid: str, epoch: int, *, grace_s: float) -> None:
         with self._records.of(uid) as entry:
             start = entry.start(epoch)
-            if start is None or start.final is not None:
+            if start is None:
+                self._forbid(entry, uid, epoch)
+                return
+            if start.final is not None:
                 return
             if start.kind == "Service":
                 self._services.stop(entry, start)
@@ -156,6 +159,11 @@ class RayLocalDriver:
             raise NoSpaceError(
                 f"{self._bucket.root} has {free / 1e9:.2f} GB left; at least {self._min_free / 1e9:.2f} GB are wanted"
             )
+
+    def _forbid(self, entry: Entry, uid: str, epoch: int) -> None:
+        """Write the end of a start that did not come yet, so that it never does: its order may still be on its way."""
+        start = Start.of(Launch("", "", uid, epoch, {}, 0, ()), at=time.time())
+        entry.save(start.ended(start.status(Phase.STOPPED, "Stopped", "stopped before it was started")))
 
     def _fail(self, entry: Entry, start: Start, reason: str, message: str) -> None:
         entry.save(start.ended(start.status(Phase.FAILED, reason, message)))
