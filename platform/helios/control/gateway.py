@@ -108,7 +108,7 @@ class CellGateway:
         with self._lock:
             found = self._strays.get(cell, ())
         # Judged again: the report that they are from is of a moment ago, or longer where agents have moved elsewhere.
-        strays = tuple(stop for stop in found if _unwanted(self._mirror.by_uid(stop.uid), cell, stop.epoch))
+        strays = tuple(stop for stop in found if unwanted(self._mirror.by_uid(stop.uid), cell, stop.epoch))
         return Desired(launches, stops + strays, wants)
 
     def _find_strays(self, cell: str, statuses: Sequence[LaunchStatus]) -> tuple[Stop, ...]:
@@ -116,7 +116,7 @@ class CellGateway:
         return tuple(
             Stop(seen.uid, seen.epoch, STRAY_GRACE_S, "Superseded")
             for seen in statuses
-            if seen.phase in _LIVE and _unwanted(self._mirror.by_uid(seen.uid), cell, seen.epoch)
+            if seen.phase in _LIVE and unwanted(self._mirror.by_uid(seen.uid), cell, seen.epoch)
         )
 
 
@@ -125,7 +125,8 @@ def report_of(body: Mapping[str, Any]) -> Report:
     return wire.report_from_json(body)
 
 
-def _unwanted(record: Record | None, cell: str, epoch: int) -> bool:
+def unwanted(record: Record | None, cell: str, epoch: int) -> bool:
+    """Whether a launch of that epoch has no business in that cell: it was replaced, or nobody knows of it."""
     if record is None:
         return True
     over = record.kind == "Job" and record.state in TERMINAL

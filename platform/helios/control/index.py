@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from helios.control import fleet, status
+from helios.control.cell import is_reachable
 from helios.control.job_machine import TERMINAL
 from helios.control.owners import owner_of
 from helios.scheduler import CellState, PendingGang, RunningGang, Snapshot, TenantState
@@ -43,6 +44,7 @@ class Index:
         self._owned: defaultdict[_Key, set[str]] = defaultdict(set)
         self._needed_by: defaultdict[str, set[str]] = defaultdict(set)
         self._unreadable: dict[str, Exception] = {}
+        self._strays: dict[str, frozenset[str]] = {}
         self._dirty: defaultdict[str, dict[str, None]] = defaultdict(dict)
         self._gangs: dict[str, PendingGang | RunningGang] = {}
         self._states: dict[str, CellState] = {}
@@ -87,6 +89,13 @@ class Index:
         found = ((job, self._mirror.find("Job", job)) for job in names)
         return {job: record for job, record in found if record is not None}
 
+    def note_strays(self, cell: str, uids: frozenset[str]) -> None:
+        """Take in whose launches live in that cell though they should not: none of them starts elsewhere meanwhile."""
+        with self._lock:
+            if self._strays.get(cell, frozenset()) != uids:
+                self._strays[cell] = uids
+                self.scheduling_version += 1
+
     def unreadable(self, uid: str) -> Exception | None:
         """Why the scheduler cannot see that job or service, or None."""
         with self._lock:
@@ -115,18 +124,25 @@ class Index:
         with self._lock:
             return any(self._dirty.values())
 
+    def reachable_cells(self) -> tuple[str, ...]:
+        """Names of the cells that were in contact when their record was last written."""
+        return tuple(cell.name for cell in self._mirror.records("Cell") if is_reachable(cell))
+
     # What the scheduler sees ------------------------------------------------------------------------------------------
 
     def snapshot(self, now: float) -> Snapshot:
         """Cells, quotas, what waits and what holds resources."""
         with self._lock:
             gangs = tuple(self._gangs.values())
+            strays = frozenset[str]().union(*self._strays.values())
             cells, tenants = tuple(self._states.values()), tuple(self._tenants.values())
         return Snapshot(
             now=now,
             cells=cells,
             tenants=tenants,
-            pending=tuple(fleet.offered(gang, now) for gang in gangs if isinstance(gang, PendingGang)),
+            pending=tuple(
+                fleet.offered(gang, now) for gang in gangs if isinstance(gang, PendingGang) and gang.uid not in strays
+            ),
             running=tuple(gang for gang in gangs if isinstance(gang, RunningGang)),
         )
 
@@ -168,6 +184,7 @@ class Index:
         self._forget(record)
         if record.kind == "Cell":
             self._states.pop(record.name, None)
+            self._strays.pop(record.name, None)
         elif record.kind == "Tenant":
             self._tenants.pop(record.name, None)
         self._touch_around(record, record)

@@ -28,6 +28,8 @@ RESYNC_S = 300.0
 """How often everything is looked at again, whatever was or was not notified."""
 WORKERS = 8
 """Records that are reconciled at a time; their writes share transactions."""
+MEETING_S = 0.1
+"""How often a new leader looks whether all cells have reported, where their last reports are old."""
 CYCLE_SHARE = 19.0
 """Pause after a scheduling cycle, in lengths of that cycle: with ten thousand in the queue, requests come first."""
 
@@ -114,6 +116,12 @@ class ControlPlane:
             return
         due = self._watcher.scheduling_due(now)
         if version == self._scheduled_version and not due:
+            return
+        if not self._watcher.has_met(self._index.reachable_cells()):
+            # Until every cell has said what lives there, a place may be given to what runs elsewhere (after a restore).
+            self._scheduled_version = -1
+            if pool is not None:
+                self._not_before = time.monotonic() + MEETING_S
             return
         began = time.perf_counter()
         decisions: Sequence[Decision] = schedule(self._index.snapshot(now))

@@ -11,7 +11,7 @@ from typing import Any
 
 from helios.control import accounting, array, cell, curriculum, fleet, job, schedule, service
 from helios.control.array import Asked
-from helios.control.gateway import report_of
+from helios.control.gateway import report_of, unwanted
 from helios.control.index import KINDS, Index
 from helios.control.job_machine import TERMINAL, JobMachine
 from helios.control.measuring import Measures
@@ -101,11 +101,26 @@ class Reconciler:
         skew = sent - stored.received_at if sent else 0.0
         if timely:
             self._guarded(record, lambda record: self._observe_cell(record, report, skew))
+            self._observe_strays(report)
         found = (
             (status, self._news(status, report.cell)) for status in report.statuses if timely or _is_lasting(status)
         )
         fresh = [(status, about) for status, about in found if about is not None]
         self._each(fresh, lambda item: self._guarded(item[1], lambda about: self._observe_launch(about, item[0])), pool)
+
+    def _observe_strays(self, report: Report) -> None:
+        """What lives there of another epoch than is known, as after a restore, ends before its job starts anywhere."""
+        live = (status for status in report.statuses if status.phase in {Phase.STARTING, Phase.RUNNING})
+        found = ((self._mirror.by_uid(status.uid), status.epoch) for status in live)
+        strays = [record for record, epoch in found if record is not None and unwanted(record, report.cell, epoch)]
+        self._index.note_strays(report.cell, frozenset(record.uid for record in strays))
+        for waits in filter(fleet.job_waits, (record for record in strays if record.kind == "Job")):
+            self._guarded(waits, lambda record: self._hold_for_stray(record, report.cell))
+
+    def _hold_for_stray(self, record: Record, cell_name: str) -> None:
+        machine = JobMachine(record, self._clock.now())
+        machine.hold("StillAlive", f"an earlier launch of it is being stopped on cell {cell_name}")
+        self._save(record, machine.record, machine.events)
 
     def _observe_cell(self, record: Record, report: Report, skew: float) -> None:
         seen = (report.nodes, abs(skew) <= cell.SKEW_S)

@@ -2,7 +2,7 @@
 
 import heapq
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from helios.control.cell import SILENCE_S
@@ -41,6 +41,7 @@ class Watcher:
         self._heard: dict[str, tuple[tuple[int, int], float]] = {}
         self._since = 0.0
         self._first = True
+        self._met: set[str] = set()
         self._scheduling: list[float] = []
         self._asked: set[float] = set()
         self.begin()
@@ -53,6 +54,7 @@ class Watcher:
             self._asked.clear()
             self._version = 0
             self._heard.clear()
+            self._met.clear()
             self._first = True
             self._since = self._clock.now()
 
@@ -64,13 +66,20 @@ class Watcher:
             # so what comes later is timely whatever its time says.
             first, self._first = self._first, False
             heard = self._since if first else self._clock.now()
+            found = [Heard(one, timely=not first or self._since - one.received_at <= SILENCE_S) for one in reports]
+            self._met |= {one.report.cell for one in found if one.timely}
             for report in reports:
                 self._version = max(self._version, report.version)
                 said = (report.generation, report.sequence)
                 known = self._heard.get(report.cell)
                 if known is None or known[0] != said:
                     self._heard[report.cell] = (said, heard)
-        return [Heard(one, timely=not first or self._since - one.received_at <= SILENCE_S) for one in reports]
+        return found
+
+    def has_met(self, cells: Iterable[str]) -> bool:
+        """Whether each of these has told this replica what lives there, or has had the time to."""
+        with self._lock:
+            return self._clock.now() - self._since > SILENCE_S or self._met.issuperset(cells)
 
     def silent_for(self, cell: str) -> float:
         """Seconds since the cell's last report, or since this replica began to listen."""

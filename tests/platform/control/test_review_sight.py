@@ -1,6 +1,7 @@
 """A replica that begins to lead finds reports of another time: they say how things ended, and nothing about now."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -75,3 +76,54 @@ def test_exit_that_the_cell_has_of_an_epoch_ahead_is_the_end_of_the_job(make_fle
     fleet.settle(12)
     assert (fleet.state("job"), fleet.status("job")["outputs"]) == ("Succeeded", {"checkpoint": "/c"})
     assert not fleet.cell.starts
+
+
+def restored(fleet: Any, name: str) -> None:
+    """Make the store forget what became of a job since it was queued, as a backup from before does."""
+    record = fleet.store.get("Job", name)
+    kept = {"state": "Queued", "reason": "Queued", "message": ""}
+    kept |= {key: record.status[key] for key in ("submittedAt", "queuedAt")}
+    fleet.store.save(replace(record, status=kept))
+    fleet.advance(3600)
+    fleet.plane = fleet.new_plane()
+
+
+def test_job_that_lives_on_after_a_restore_starts_nowhere_else_meanwhile(make_fleet: Callable[..., Any]) -> None:
+    """A backup that does not know of a launch: no place before cells have reported, nor until it is over."""
+    fleet = make_fleet({"name": "east"}, {"name": "west"})
+    fleet.job("job")
+    fleet.running("job")
+    east, west = fleet.cells["east"], fleet.cells["west"]
+    east.slow_stop = True
+    restored(fleet, "job")
+    fleet.plane.tick()
+    west.step(fleet.plane.gateway)
+    fleet.plane.tick()
+    assert fleet.state("job") == "Queued"
+    key = east.key("job")
+    for _ in range(3):
+        fleet.plane.gateway.report("east", east.nodes, [east.status(key)])
+        fleet.plane.tick()
+        west.step(fleet.plane.gateway)
+    assert (fleet.state("job"), fleet.status("job")["reason"]) == ("Queued", "StillAlive")
+    assert fleet.plane.explain("job")["message"] == "an earlier launch of it is being stopped on cell east"
+    assert [stop.uid for stop in fleet.plane.gateway.desired("east").stops] == [key[0]]
+    east.slow_stop = False
+    fleet.settle(4)
+    assert fleet.state("job") in {"Admitted", "Starting"}
+    assert not east.violations
+    assert not west.violations
+
+
+def test_cell_that_never_reports_again_holds_up_the_others_for_a_moment_only(make_fleet: Callable[..., Any]) -> None:
+    """After a long absence of all leaders, a cell that died meanwhile is given the time after which it is silent."""
+    fleet = make_fleet({"name": "east"}, {"name": "west"})
+    del fleet.cells["east"]
+    fleet.advance(3600)
+    fleet.plane = fleet.new_plane()
+    fleet.job("job")
+    fleet.settle(3)
+    assert fleet.state("job") == "Queued"
+    fleet.advance(21)
+    fleet.settle(3)
+    assert (fleet.state("job"), fleet.state("east", "Cell")) == ("Starting", "Unknown")
