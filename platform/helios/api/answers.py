@@ -7,8 +7,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from helios.errors import InputError, Problem, SpecError
+from helios.store import Record
 
 JSON = "application/json"
+MOST_RENDERED = 20_000
+LARGEST_RENDERED = 16 * 1024
+"""Bytes; what is larger (a cell of hundreds of nodes) is seldom asked for and would fill the memory."""
+_rendered: dict[tuple[str, int], bytes] = {}
+"""Documents by uid and version. Shared by threads: a lookup or a store of one entry is atomic."""
 
 
 class Answer(Response):
@@ -51,3 +57,16 @@ def parse_json(body: bytes) -> Any:
 
 def encode(content: Any) -> bytes:
     return orjson.dumps(content)
+
+
+def rendered(record: Record) -> orjson.Fragment:
+    """A record's document as it stands in an answer; a version that is listed or watched by many is written once."""
+    key = (record.uid, record.resource_version)
+    found = _rendered.get(key)
+    if found is None:
+        found = encode(record.document())
+        if len(_rendered) >= MOST_RENDERED:
+            _rendered.clear()
+        if len(found) <= LARGEST_RENDERED:
+            _rendered[key] = found
+    return orjson.Fragment(found)

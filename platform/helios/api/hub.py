@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import anyio
 import anyio.to_thread
 
-from helios.api.answers import encode
+from helios.api.answers import encode, rendered
 from helios.api.fleet import Fleet, revision_of
 from helios.errors import TooManyError
 from helios.spec import PLURALS
@@ -178,7 +178,7 @@ async def waited(news: asyncio.Event, seconds: float) -> bool:
 
 
 def changed_frame(record: Record) -> Frame:
-    return frame("changed", record.resource_version, record.document())
+    return frame("changed", record.resource_version, rendered(record))
 
 
 def gone_frame(record: Record | Gone, revision: int) -> Frame:

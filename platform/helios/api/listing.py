@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from helios.api.answers import rendered
 from helios.api.caller import Caller, tenant_of
 from helios.errors import InputError
 from helios.store import Record
@@ -26,7 +27,7 @@ class Page:
     next: str | None
 
     def document(self) -> dict[str, Any]:
-        return {"revision": self.revision, "items": [item.document() for item in self.records], "next": self.next}
+        return {"revision": self.revision, "items": [rendered(item) for item in self.records], "next": self.next}
 
 
 @dataclass(frozen=True, slots=True)

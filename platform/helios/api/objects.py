@@ -61,9 +61,9 @@ def _add_reading(app: FastAPI, control: ControlPlane, hubs: Hubs, *, kind: str, 
             return page_of(caller, filters, after=after, limit=limit)
 
         if watch is None:
-            page = await anyio.to_thread.run_sync(look)
-        else:
-            page = await _until(hubs, look, wait)
+            # Written in the thread, too: a large page would hold up everybody else on the loop.
+            return await anyio.to_thread.run_sync(lambda: Answer(look().document()))
+        page = await _until(hubs, look, wait)
         return Answer(page.document())
 
     @app.get(
