@@ -32,7 +32,7 @@ from helios.cli.draining import Draining
 from helios.control import ControlPlane
 from helios.errors import InputError, PortInUseError
 from helios.store import open_store
-from helios.telemetry import logs
+from helios.telemetry import logs, tracing
 
 DRAIN_S = 3
 """What requests in flight get after SIGTERM; those that only wait for news are ended at once."""
@@ -154,6 +154,7 @@ def serve(options: Options) -> None:
         configure_logging(options.log_format, replica=name)
         if options.tls is None and options.listen.host not in _LOOPBACK:
             _log.warning("tokens travel in the clear unless a proxy in front of %s speaks TLS", url)
+        tracing.start("helios-server")
         store = open_store(options.database if "://" in options.database else Path(options.database))
         try:
             tracker = MlflowTracker(lambda: options.mlflow) if options.mlflow else None
@@ -169,6 +170,7 @@ def serve(options: Options) -> None:
             )
         finally:
             store.close()
+            tracing.stop()
 
 
 def run_api(

@@ -20,7 +20,7 @@ from helios.ports import Clock, Tracker
 from helios.scheduler import Decision, schedule
 from helios.spec import AnyDocument, Tenant, from_json
 from helios.store import Fence, Gone, Lease, Mirror, Record, Store, SystemClock
-from helios.telemetry import metrics
+from helios.telemetry import metrics, tracing
 
 LEASE = "control"
 IDLE_TICK_S = 1.0
@@ -124,7 +124,8 @@ class ControlPlane:
                 self._not_before = time.monotonic() + MEETING_S
             return
         began = time.perf_counter()
-        decisions: Sequence[Decision] = schedule(self._index.snapshot(now))
+        with tracing.span("control.schedule"):
+            decisions: Sequence[Decision] = schedule(self._index.snapshot(now))
         took = time.perf_counter() - began
         self._scheduled_version = version
         metrics.observe_decisions(len(decisions), took)
@@ -188,7 +189,8 @@ class ControlPlane:
                 self._wake.clear()
                 began = time.perf_counter()
                 try:
-                    self.tick(pool)
+                    with tracing.span("control.pass"):
+                        self.tick(pool)
                     self._measures.publish()
                     metrics.observe_cycle(time.perf_counter() - began)
                 except FencedError:
