@@ -1,5 +1,6 @@
 """Routes of the cells' agents: what is to run, what they see, and log bytes that somebody reads."""
 
+import time
 import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -7,18 +8,23 @@ from typing import Annotated, Any
 
 import anyio
 import anyio.to_thread
+import orjson
 from fastapi import APIRouter, Body, Path, Query, Request, Response
 from pydantic import BaseModel, Field, TypeAdapter
 
 from helios import wire
 from helios.api.waiting import MAX_INTEGER, MAX_WAIT_S
 from helios.errors import InputError, TooLargeError
-from helios.ports import AgentChannel, Desired, Report
+from helios.ports import AgentChannel, Desired, LaunchStatus, NodeObservation, Report, Session
 
 MAX_REPORT_BYTES = 32 * 2**20
 """Of a report once unpacked; some 200,000 nodes."""
 MAX_AGENTS = 500
 """Agents whose long poll one replica holds; those above wait for their turn."""
+MAX_QUANTITY = 2**53
+"""Of what a node has: what JSON's readers hold exactly, and a fleet's sum of which fits 64 bits."""
+MAX_GENERATION_AHEAD_S = 86400.0
+"""How far an agent's generation may be ahead of the clock here."""
 _SLICE_S = 1.0
 """How long one wait may hold its thread; bounds how long a server that ends waits for it."""
 
@@ -115,11 +121,44 @@ def _take(gateway: AgentChannel, cell: str, body: bytes, *, packed: bool) -> Non
     report = wire.report_from_json(_unpacked(body) if packed else body)
     if report.cell != cell:
         raise InputError(f"report.cell: the URL says {cell!r}, got {report.cell!r}")
-    for name in ("generation", "sequence"):
-        value = getattr(report.session, name)
-        if not 0 <= value <= MAX_INTEGER:
-            raise InputError(f"report.session.{name}: expected 0 to {MAX_INTEGER}, got {value}")
+    _check_session(report.session)
+    for index, node in enumerate(report.nodes or ()):
+        _check_node(node, f"report.nodes[{index}]")
+    for index, status in enumerate(report.statuses):
+        _check_status(status, f"report.statuses[{index}]")
     gateway.report(cell, report.nodes, report.statuses, session=report.session)
+
+
+def _check_session(session: Session) -> None:
+    """An agent's first generation is its clock; one far ahead of it would shut out whoever comes after it for good."""
+    _check_number(session.sequence, "report.session.sequence", MAX_INTEGER)
+    latest = int(time.time() + MAX_GENERATION_AHEAD_S)
+    if not 0 <= session.generation <= latest:
+        raise InputError(
+            f"report.session.generation: expected 0 to {latest}, got {session.generation}",
+            hint="the first generation of an agent is its clock, in seconds; set the clock, and its state folder anew",
+        )
+
+
+def _check_node(node: NodeObservation, where: str) -> None:
+    """What a cell says of its nodes is shown to everybody and added up: a number that is none must not get there."""
+    _check_number(node.cpus, f"{where}.cpus", MAX_QUANTITY)
+    _check_number(node.memory, f"{where}.memory", MAX_QUANTITY)
+    for name, count in node.accelerators.items():
+        _check_number(count, f"{where}.accelerators.{name[:80]}", MAX_QUANTITY)
+
+
+def _check_status(status: LaunchStatus, where: str) -> None:
+    _check_number(status.epoch, f"{where}.epoch", MAX_INTEGER)
+    try:
+        orjson.dumps(status.progress)
+    except orjson.JSONEncodeError as error:
+        raise InputError(f"{where}.progress: cannot be shown ({error})") from None
+
+
+def _check_number(value: float, where: str, most: int) -> None:
+    if not 0 <= value <= most:  # what is not a number is in no range
+        raise InputError(f"{where}: expected 0 to {most}, got {str(value)[:40]}")
 
 
 def _unpacked(body: bytes) -> bytes:

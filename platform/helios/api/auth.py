@@ -3,6 +3,7 @@
 import hmac
 from dataclasses import dataclass
 
+import anyio
 import anyio.to_thread
 
 from helios.api.oidc import Oidc
@@ -11,6 +12,8 @@ from helios.api.tokens import Tokens, looks_like_token
 from helios.errors import UnauthorizedError
 
 MAX_HEADER_BYTES = 2**15
+_asking = anyio.CapacityLimiter(4)
+"""Threads that may wait for an issuer: with the pool's own, one that is silent would hold up every other request."""
 HINT = "the CLI reads it from .helios/token, or from HELIOS_TOKEN"
 STATIC = Principal("admin", (Grant(Role.ADMIN, frozenset({EVERY_TENANT})),), credential="static")
 """Who holds the token of the state folder: whoever may read that folder owns all that is in it."""
@@ -47,7 +50,7 @@ class Authenticator:
         if self.oidc is None:
             raise UnauthorizedError("this bearer token is not known here", hint=HINT)
         if self.oidc.needs_issuer(bearer):
-            return await anyio.to_thread.run_sync(self.oidc.principal, bearer)
+            return await anyio.to_thread.run_sync(self.oidc.principal, bearer, limiter=_asking)
         return self.oidc.principal(bearer)
 
     async def _own(self, bearer: str) -> Principal:

@@ -84,7 +84,8 @@ class Caller:
     def check_write(self, record: Record, permission: Permission | None = None) -> None:
         """Raises `ForbiddenError` where the caller may only read an object."""
         if not self.may(permission or WRITES[record.kind], record):
-            raise ForbiddenError(f"{self.principal.subject} may read {record.kind} {record.name!r} and not change it")
+            rest = "read its logs" if permission is Permission.LOGS else "change it"
+            raise ForbiddenError(f"{self.principal.subject} may read {record.kind} {record.name!r} and not {rest}")
 
     def check_tenant(self, permission: Permission, tenant: str) -> None:
         """Raises `ForbiddenError` where the caller's role does not reach the tenant."""

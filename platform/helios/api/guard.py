@@ -4,8 +4,11 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,7 +17,7 @@ from helios.api.auth import Authenticator
 from helios.api.limits import Buckets, Limits
 from helios.api.problems import of_error, problem
 from helios.api.roles import ROUTES, Permission, Principal
-from helios.errors import HeliosError, TooLargeError
+from helios.errors import HeliosError, TooLargeError, UnauthorizedError
 from helios.telemetry import metrics
 
 OPEN_PATHS = frozenset(path for (_, path), permission in ROUTES.items() if permission is Permission.OPEN)
@@ -22,10 +25,16 @@ MAX_BODY_BYTES = 2 * 2**20
 """A document of two million characters is a mistake; uploads of media go to services, never here."""
 MAX_REPORT_BYTES = 32 * 2**20
 """What an agent of thousands of nodes may say at once."""
+PROVE_EVERY_S = 1.0
+"""How long a stream goes on without a look at whether its token is still good."""
 SCOPE_KEY = "helios"
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 _log = logging.getLogger(__name__)
+
+
+class _RevokedError(Exception):
+    """The caller's token is good no more, in the middle of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,8 @@ class Guard:
         self._max_body_bytes = max_body_bytes
         self._people = Buckets(limits.people)
         self._agents = Buckets(limits.agents)
+        self._at_once = limits.at_once
+        self._open: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -65,6 +76,8 @@ class Guard:
         with structlog.contextvars.bound_contextvars(request_id=context.request_id):
             try:
                 await self._pass(scope, receive, answer, headers)
+            except _RevokedError:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
             except HeliosError as error:
                 await of_error(error)(scope, receive, answer)
             except Exception:
@@ -80,15 +93,37 @@ class Guard:
     async def _pass(self, scope: Scope, receive: Receive, answer: "_Answering", headers: Mapping[bytes, bytes]) -> None:
         limit = self._max_body_bytes
         if scope["path"] not in OPEN_PATHS:
-            principal = await self._authenticator.principal(headers.get(b"authorization", b""))
+            prove = partial(self._authenticator.principal, headers.get(b"authorization", b""))
+            principal = await prove()
+            answer.proved_by(prove)
             scope[SCOPE_KEY] = Context(answer.request_id, principal)
             seconds = (self._agents if principal.is_agent else self._people).take(principal.credential)
             if seconds:
                 await _slow_down(seconds)(scope, receive, answer)
                 return
             limit = MAX_REPORT_BYTES if principal.is_agent else limit
-        body = await _read(headers.get(b"content-length", b""), receive, limit)
+            if self._open[principal.credential] >= self._at_once:
+                await _too_many_at_once(self._at_once)(scope, receive, answer)
+                return
+            with self._counted(principal.credential):
+                await self._answer(scope, receive, answer, limit)
+        else:
+            await self._answer(scope, receive, answer, limit)
+
+    async def _answer(self, scope: Scope, receive: Receive, answer: "_Answering", limit: int) -> None:
+        length = dict(scope["headers"]).get(b"content-length", b"")
+        body = await _read(length, receive, limit)
         await self._app(scope, _replay(body, receive), answer)
+
+    @contextmanager
+    def _counted(self, credential: str) -> Iterator[None]:
+        self._open[credential] += 1
+        try:
+            yield
+        finally:
+            self._open[credential] -= 1
+            if not self._open[credential]:
+                del self._open[credential]
 
 
 class _Answering:
@@ -98,10 +133,18 @@ class _Answering:
         self._send = send
         self._scope = scope
         self._since = time.perf_counter()
+        self._prove: Callable[[], Awaitable[Principal]] | None = None
+        self._proved = self._since
         self.request_id = request_id
         self.begun = False
 
+    def proved_by(self, prove: Callable[[], Awaitable[Principal]]) -> None:
+        """Have an answer that goes on and on end when its caller's token is good no more."""
+        self._prove = prove
+
     async def __call__(self, message: Message) -> None:
+        if self.begun and message.get("more_body", False):
+            await self._check_still_good()
         if message["type"] == "http.response.start":
             self.begun = True
             route = _route(self._scope)
@@ -113,6 +156,17 @@ class _Answering:
             )
             message["headers"] = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
         await self._send(message)
+
+    async def _check_still_good(self) -> None:
+        """Raises `_RevokedError` before the next part of an answer to a token that is expired or revoked."""
+        now = time.perf_counter()
+        if self._prove is None or now - self._proved < PROVE_EVERY_S:
+            return
+        self._proved = now
+        try:
+            await self._prove()
+        except UnauthorizedError:
+            raise _RevokedError from None
 
 
 def _route(scope: Scope) -> str:
@@ -136,6 +190,15 @@ def _slow_down(seconds: float) -> ASGIApp:
         code="TooMany",
         detail=f"this token asks too often; try again in {retry_after} s",
         headers={"Retry-After": str(retry_after)},
+    )
+
+
+def _too_many_at_once(most: int) -> ASGIApp:
+    return problem(
+        429,
+        code="TooMany",
+        detail=f"{most} requests of this token are being answered; end some of its streams first",
+        headers={"Retry-After": "1"},
     )
 
 

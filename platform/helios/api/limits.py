@@ -23,6 +23,8 @@ class Limits:
 
     people: Rate = Rate(1000.0, 2000)
     agents: Rate = Rate(50.0, 200)
+    at_once: int = 500
+    """Requests of one credential that are being answered: streams and long polls cost others as long as they last."""
 
 
 class Buckets:

@@ -181,8 +181,8 @@ def _check_current(caller: Caller, document: AnyDocument, current: Record | None
         ConflictError: the name is taken by something that they may not see.
     """
     kind, name = document.kind, document.metadata.name
-    if current is None or caller.sees_all(kind):
-        return  # nobody's yet, or the role that let them in reaches whatever is there
+    if current is None:
+        return
     if not caller.sees(current):
         raise ConflictError(f"the name {name!r} is taken by another {kind}", hint="use another name")
     caller.check_write(current)

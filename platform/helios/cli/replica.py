@@ -27,6 +27,7 @@ from starlette.types import ASGIApp
 from helios import __version__
 from helios.adapters.mlflow.tracker import MlflowTracker
 from helios.api.app import create_app
+from helios.api.connections import BoundedHttp
 from helios.api.oidc import Oidc, load_oidc
 from helios.cli.draining import Draining
 from helios.control import ControlPlane
@@ -112,7 +113,7 @@ def _config(app: ASGIApp, *, tls: tuple[Path, Path] | None) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=BoundedHttp,
         log_config=None,
         log_level="warning",
         access_log=False,

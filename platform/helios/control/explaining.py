@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from helios.control import admission, fleet
+from helios.control.curriculum import owns
 from helios.control.job_machine import TERMINAL
 from helios.control.owners import makes_jobs
 from helios.scheduler import Admit, CellVerdict, Decision, PendingGang, Snapshot, ordered, schedule
@@ -164,7 +165,8 @@ def _at_stage(mirror: Mirror, snapshot: Callable[[], Snapshot], record: Record) 
     if current is None:
         current = next((stage for stage in stages if stage["state"] == "Failed"), None)
     job = mirror.find("Job", current["job"]) if current is not None else None
-    if current is not None and job is not None:
+    # The name may be taken by a job of somebody else, who is not to be told of here.
+    if current is not None and job is not None and owns(record, job):
         facts |= {"stage": current["name"], "job": explain(mirror, snapshot, "Job", job.name)}
     return facts
 

@@ -139,6 +139,7 @@ class JobMachine(Machine):
         if reason in status.HELD_OFF:
             fields["heldOff"] = self._held_off(tally.by_reason.get(reason, 0))
         fields["preemptRequested"] = None  # what was to be preempted is over
+        fields["lastCell"] = self._cell()  # the only one that may still say that this start succeeded after all
         self._move(JobState.RECOVERING, reason, message, warning=True, placement=None, stop=None, **fields)
 
     def _held_off(self, times: int) -> dict[str, str]:

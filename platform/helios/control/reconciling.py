@@ -139,8 +139,8 @@ class Reconciler:
         record = self._mirror.by_uid(status.uid)
         if record is None or record.kind not in {"Job", "Service"}:
             return None
-        place = record.status.get("placement") or {}
-        if place.get("cell", cell_name) != cell_name:
+        place = record.status.get("placement") or {"cell": record.status.get("lastCell", cell_name)}
+        if place["cell"] != cell_name:
             return None
         known = self._settled.get(status.uid)
         if status.phase is not Phase.ABSENT and known == (status, record.resource_version):
@@ -282,7 +282,9 @@ class Reconciler:
         else:
             asked = array.reconcile(machine, spec, jobs, self._around(machine.record).needs)
         found = (self._store.find("Job", wanted.name) for wanted in asked.create)
-        if taken := [item.name for item in found if item is not None and item.name not in jobs]:
+        uid = array.UID if spec.schedule is None else schedule.UID
+        own, _ = array.made_by(machine.record, jobs, uid)
+        if taken := [item.name for item in found if item is not None and item.name not in own]:
             machine.fail("JobNameTaken", f"a job is named {taken[0]!r} already and is no part of this")
             return False
         self._carry_out_asked(asked, jobs)
