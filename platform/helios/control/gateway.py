@@ -95,7 +95,7 @@ class CellGateway:
         wanted = any((want[0], want[1]) == (uid, epoch) for want in self._store.log_wants(cell))
         if not wanted and record is None:
             raise NotFoundError("launch", uid)
-        if not wanted and (place is None or place["cell"] != cell):
+        if not wanted and (record is None or place is None or place["cell"] != cell or epoch > status.epoch(record)):
             raise ForbiddenError(f"cell {cell!r} was not asked for the log of {uid} epoch {epoch}")
         self._store.put_log(uid, epoch, offset=offset, data=data, ended=ended)
 

@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from helios.errors import ForbiddenError
 from helios.ports import LaunchStatus, Phase
 
 
@@ -32,3 +35,14 @@ def test_array_whose_members_name_is_taken_says_so_whatever_the_label(fleet: Any
     assert (fleet.state("sweep"), fleet.status("sweep")["reason"]) == ("Failed", "JobNameTaken")
     fleet.end("sweep-0")
     assert fleet.state("sweep-0") == "Succeeded"
+
+
+def test_cell_pushes_no_log_of_a_start_that_never_was(fleet: Any) -> None:
+    """A cell keeps logs of the starts that it was given, and of none that are yet to come."""
+    fleet.job()
+    uid, epoch = fleet.running("job")
+    fleet.plane.gateway.push_log("local", uid, epoch, offset=0, data=b"line", ended=False)
+    with pytest.raises(ForbiddenError, match="was not asked for the log"):
+        fleet.plane.gateway.push_log("local", uid, epoch + 1, offset=0, data=b"line", ended=False)
+    assert fleet.store.read_log(uid, epoch, offset=0) == (b"line", False)
+    assert fleet.store.read_log(uid, epoch + 1, offset=0) == (b"", False)
