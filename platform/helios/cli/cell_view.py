@@ -1,5 +1,6 @@
 """What `helios cell describe` shows: pools, nodes by state, cordons, health findings, and what runs there."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -114,7 +115,7 @@ def _findings(nodes: Sequence[Mapping[str, Any]]) -> RenderableType:
 
 def _nodes(nodes: Sequence[Mapping[str, Any]], cordons: Mapping[str, Mapping[str, Any]]) -> Iterator[RenderableType]:
     states = {node["name"]: node_state(node, cordons) for node in nodes}
-    worst = sorted(nodes, key=lambda node: (_WORST_FIRST.index(states[node["name"]]), node["name"]))
+    worst = sorted(nodes, key=lambda node: (_WORST_FIRST.index(states[node["name"]]), _in_order(node["name"])))
     rows = [
         [
             node["name"],
@@ -129,6 +130,11 @@ def _nodes(nodes: Sequence[Mapping[str, Any]], cordons: Mapping[str, Mapping[str
     yield table_of(("NODE", "STATE", "POOL", "CPUS", "MEMORY", "ACCELERATORS"), rows, empty="no nodes seen yet")
     if len(nodes) > MOST_ROWS:
         yield Text(f"and {len(nodes) - MOST_ROWS} more; -o json has them all", style="dim")
+
+
+def _in_order(name: str) -> list[tuple[int, str]]:
+    """A key that sorts `a-2` before `a-10`."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _placed(placed: Sequence[Mapping[str, Any]]) -> Iterator[RenderableType]:

@@ -41,7 +41,12 @@ class Endpoint:
 
     @classmethod
     def find(cls) -> Self:
-        """Find the control plane; raises `UnavailableError` where none was started here."""
+        """Find the control plane.
+
+        Raises:
+            UnavailableError: HELIOS_API is not set, and none was started here.
+            InputError: HELIOS_API is no URL, or HELIOS_TOKEN is not set beside it.
+        """
         if configured := os.environ.get("HELIOS_API"):
             return cls._named(configured, os.environ.get("HELIOS_TOKEN", ""))
         home = find_home()
@@ -65,6 +70,11 @@ class Endpoint:
             raise InputError(
                 f"HELIOS_API is not a URL: {wrong[0]!r}",
                 hint="it is like https://helios.example:8600; several replicas are separated by commas",
+            )
+        if not token.strip():
+            raise InputError(
+                f"HELIOS_API is {configured}, and HELIOS_TOKEN is not set",
+                hint="put your token there; an admin makes one with `helios token create`",
             )
         ca_file = os.environ.get("HELIOS_CA_FILE", "")
         return cls(url=urls[0], token=token.strip(), others=tuple(urls[1:]), ca_file=ca_file)

@@ -14,6 +14,7 @@ from helios.cli.targets import current_stage, find_work, stage_job
 from helios.errors import InputError
 
 WAIT_S = 10.0
+_WAITING = frozenset({"Pending", "Queued"})
 
 
 def register(app: typer.Typer) -> None:
@@ -39,6 +40,7 @@ def logs(
         if kind == "Curriculum":
             job = stage_job(found, current_stage(found))
             err().print(f"[dim]stage {escape(current_stage(found))} (job {escape(job)})[/dim]", soft_wrap=True)
+        _say_where_it_waits(found)
         if not following:
             _print_all(client, job)
             return
@@ -52,6 +54,15 @@ def _refuse_makers(found: Object) -> None:
         if found["kind"] == "Job" and found["spec"].get(what):
             hint = f"`helios get jobs -l helios/{what}={name}` lists them"
             raise InputError(f"job {name} only makes other jobs, and prints nothing itself", hint=hint)
+
+
+def _say_where_it_waits(found: Object) -> None:
+    """Say of a job that has no place why nothing comes, lest silence look like an answer."""
+    status, name = found.get("status") or {}, found["metadata"]["name"]
+    state = status.get("state") or "Pending"
+    if found["kind"] == "Job" and state in _WAITING:
+        said = f"job {name} is {state} and prints nothing now; `helios explain {name}` says why"
+        err().print(said, style="dim", markup=False, soft_wrap=True)
 
 
 def _print_all(client: Client, job: str) -> None:

@@ -14,7 +14,7 @@ from helios.cli.completion import complete_kind, complete_name
 from helios.cli.output import Format, FormatOption, err, examples, out, said, show
 from helios.cli.sse import StreamEvent
 from helios.cli.steady import streamed
-from helios.cli.tables import objects_table
+from helios.cli.tables import objects_table, steps_of
 from helios.errors import CompactedError, InputError, NotFoundError, nearest
 
 KindArgument = Annotated[
@@ -195,5 +195,7 @@ def _say_line(kind: str, change: str, item: Object) -> None:
         f"{kind.lower()}/{item['metadata']['name']}",
         "gone" if change == "gone" else status.get("state", "Pending"),
     ]
-    said += [part for part in (status.get("reason"), status.get("message")) if part and change != "gone"]
+    if change != "gone":
+        step = f"step {steps}" if kind == "Job" and (steps := steps_of(status)) != "-" else ""
+        said += [part for part in (status.get("reason"), status.get("message"), step) if part]
     out().print("  ".join(said), soft_wrap=True, markup=False)

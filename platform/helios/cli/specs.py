@@ -71,8 +71,8 @@ def problems_view(problems: Sequence[Problem]) -> RenderableType:
         if problem.file not in lines:
             lines[problem.file] = _lines_of(problem.file)
         parts.append(_problem_view(problem, lines[problem.file]))
-    files = len({problem.file for problem in problems})
-    parts.append(Text(f"{_count(len(problems), 'problem')} in {_count(files, 'file')}", style="bold red"))
+    if files := len({problem.file for problem in problems if problem.file}):
+        parts.append(Text(f"{_count(len(problems), 'problem')} in {_count(files, 'file')}", style="bold red"))
     return Group(*parts)
 
 
@@ -82,9 +82,11 @@ def _problem_view(problem: Problem, lines: Sequence[str]) -> Text:
         (f": {printable(problem.field)}: " if problem.field else ": ", "bold"),
         printable(problem.message),
     )
-    where = ":".join(str(part) for part in (problem.file or "<document>", problem.line, problem.column) if part)
+    where = ":".join(str(part) for part in (problem.file, problem.line, problem.column) if part)
     gutter = " " * len(str(problem.line)) if problem.line else ""
-    view.append(f"\n{gutter}--> {printable(where)}\n", style="cyan")
+    view.append("\n")
+    if where:
+        view.append(f"{gutter}--> {printable(where)}\n", style="cyan")
     near = f"did you mean {printable(problem.nearest)!r}?" if problem.nearest else ""
     hidden = ".secrets." in problem.field  # what stands there may be a secret in the wrong place
     if 0 < problem.line <= len(lines) and not hidden:

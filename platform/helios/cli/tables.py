@@ -64,15 +64,15 @@ def _job(item: Mapping[str, Any]) -> Cells:
         spec.get("qos") or "-",
         spec.get("tenant") or "-",
         placement.get("cell") or "-",
-        _steps(status),
+        steps_of(status),
         str(restarts_of(status)),
         old,
         status.get("reason") or "",
     ]
 
 
-def _steps(status: Mapping[str, Any]) -> str:
-    """Steps done of a job; of an array, its members that succeeded."""
+def steps_of(status: Mapping[str, Any]) -> str:
+    """Steps done of a job, as in `3/10`; of an array, its members that succeeded; `-` where nothing is known."""
     progress, array = status.get("progress") or {}, status.get("array")
     if array:
         return f"{(array.get('states') or {}).get('Succeeded', 0)}/{array['size']}"

@@ -61,6 +61,7 @@ def test_a_tab_is_not_held_up_by_a_control_plane_that_hangs(
 
     monkeypatch.setattr(completion, "QUICK_S", 0.2)
     monkeypatch.setenv("HELIOS_API", serve(hangs))
+    monkeypatch.setenv("HELIOS_TOKEN", "t")
     began = time.monotonic()
     assert offered(monkeypatch, capfd, "get", "jobs", "") == ([], "")
     took = time.monotonic() - began

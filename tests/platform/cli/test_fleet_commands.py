@@ -1,5 +1,6 @@
 """The commands that look across the fleet or take parts of it out of use, against a living control plane."""
 
+import io
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -8,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+
+from helios.cli.cell_view import described
 
 JOB = """\
 apiVersion: helios/v1
@@ -392,3 +396,33 @@ def test_audit_tells_who_wrote_what(cli: Any, up: Any) -> None:
     entries = json.loads(cli("admin", "audit", "--kind", "job", "--name", "j", "-o", "json").out)
     assert (entries[0]["verb"], entries[0]["outcome"]) == ("applied", "allowed")
     assert "job/j" in cli("admin", "audit").out
+
+
+# What is said ---------------------------------------------------------------------------------------------------------
+
+
+def test_logs_of_a_job_that_waits_say_so(cli: Any, waiting: Any) -> None:
+    """Output stays empty; standard error has the state, and where the reason is found."""
+    result = cli("logs", "waits")
+    assert (result.code, result.out) == (0, "")
+    assert "job waits is Queued" in result.err
+    assert "helios explain waits" in result.err
+
+
+def test_a_refused_option_is_not_said_to_be_in_a_document(cli: Any, waiting: Any) -> None:
+    """What the API refuses of a command's options has its nearest name, and no place in a file."""
+    result = cli("token", "create", "--subject", "x", "--role", "viewer", "--tenant", "reserch")
+    assert result.code == 2
+    assert "did you mean 'research'?" in result.err
+    assert "-->" not in result.err
+    assert "in 1 file" not in result.err
+
+
+def test_nodes_are_in_the_order_in_which_people_count() -> None:
+    """`n-2` comes before `n-10`; what is in a worse state comes before both."""
+    nodes = [{"name": f"n-{number}", "pool": "machine", "healthy": number != 3} for number in (10, 2, 1, 3)]
+    cell = {"metadata": {"name": "c"}, "spec": {"provider": "local"}, "status": {"state": "Ready", "nodes": nodes}}
+    drawn = io.StringIO()
+    Console(file=drawn, width=100).print(described(cell, []))
+    names = [line.split()[0] for line in drawn.getvalue().splitlines() if line.startswith("n-")]
+    assert names == ["n-3", "n-1", "n-2", "n-10"]

@@ -176,9 +176,19 @@ def test_what_is_no_url_is_the_callers_error(configured: str, monkeypatch: pytes
         Endpoint.find()
 
 
+@pytest.mark.parametrize("token", ["", " \n"])
+def test_no_token_for_an_api_elsewhere_is_the_callers_error(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without HELIOS_TOKEN nothing is sent; what is to be set is named."""
+    monkeypatch.setenv("HELIOS_API", "https://a:1")
+    monkeypatch.setenv("HELIOS_TOKEN", token)
+    with pytest.raises(InputError, match="HELIOS_TOKEN is not set"):
+        Endpoint.find()
+
+
 def test_several_urls_are_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commas in HELIOS_API separate replicas, asked in that order."""
     monkeypatch.setenv("HELIOS_API", "https://a:1/, https://b:2")
+    monkeypatch.setenv("HELIOS_TOKEN", "t")
     assert Endpoint.find().urls == ("https://a:1", "https://b:2")
 
 
