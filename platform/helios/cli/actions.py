@@ -52,8 +52,9 @@ def cancel(
         if selector and not confirmed(f"Cancel {_listed(work)}?", yes=yes):
             return
         for kind, name in work:
-            client.cancel(kind, name)
-            said(f"{kind.lower()}/{escape(name)} cancelled")
+            state = (client.cancel(kind, name).get("status") or {}).get("state")
+            over = state in ENDED and state != "Cancelled"
+            said(f"{kind.lower()}/{escape(name)} {f'was over: {state}' if over else 'cancelled'}")
 
 
 def preempt(

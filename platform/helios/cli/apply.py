@@ -17,7 +17,9 @@ from helios.errors import InputError, NotFoundError, Problem, SpecError
 if TYPE_CHECKING:
     from helios.spec import Loaded  # pydantic: only a command that reads documents pays for it
 
-FilesArgument = Annotated[list[Path], typer.Argument(help="YAML files, or folders of them.", show_default=False)]
+FilesArgument = Annotated[
+    list[Path], typer.Argument(help="YAML files, folders of them, or - for standard input.", show_default=False)
+]
 
 
 def register(app: typer.Typer) -> None:

@@ -235,6 +235,7 @@ def test_cancel_of_several_checks_every_name_first(cli: Any, waiting: Any) -> No
 def test_cancel_by_label_takes_all_that_is_not_over(cli: Any, waiting: Any) -> None:
     """--selector needs --yes where nobody can be asked; what is over, or has other labels, stays as it is."""
     assert cli("submit", write(job("done")), "--follow").code == 0
+    assert cli("cancel", "done").out == "job/done was over: Succeeded\n"
     asked = cli("cancel", "-l", "team=avatar")
     assert asked.code == 2
     assert "job/waits" in asked.err
