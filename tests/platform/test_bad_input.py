@@ -59,16 +59,13 @@ class Desk:
         return f"{ended['reason']}: {ended['message']}"
 
     def skewed(self, seconds: float) -> str:
-        """Let the cell's agent report with a clock that is off; the condition on the cell."""
-        node = NodeObservation("machine", "machine", cpus=4, memory=64 * 2**30)
-        session = Session(generation=9, sequence=1, sent_at=time.time() + seconds)
-
-        def report(_: Any) -> bool:
-            self.house.plane.gateway.report("local", [node], session=session)
-            return True
-
-        self.house.until("Cell", "local", report)
-        cell = self.house.until("Cell", "local", lambda record: bool(_conditions(record, "ClockInSync")))
+        """Let a cell's agent report with a clock that is off; the condition on the cell."""
+        pool = {"name": "m", "capacityType": "reserved", "nodes": 1}
+        self.house.apply("Cell", "remote", {"provider": "simulated", "nodePools": [pool]})
+        node = NodeObservation("machine", "m", cpus=4, memory=64 * 2**30)
+        session = Session(generation=1, sequence=1, sent_at=time.time() + seconds)
+        self.house.plane.gateway.report("remote", [node], session=session)
+        cell = self.house.until("Cell", "remote", lambda record: bool(_conditions(record, "ClockInSync")))
         (condition,) = _conditions(cell, "ClockInSync")
         return f"{condition['status']} {condition['reason']}: {condition['message']}"
 

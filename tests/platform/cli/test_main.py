@@ -48,7 +48,8 @@ def test_help_answers_at_once(tmp_path: Path) -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert min(cost() for _ in range(4)) < 0.4
+    # On a machine that others use, caches are cold and even processor time grows: the best of some says what it costs.
+    assert min(cost() for _ in range(10)) < 0.4
 
 
 def test_help_documents_exit_codes(cli: Any) -> None:

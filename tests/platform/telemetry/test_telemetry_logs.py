@@ -147,6 +147,8 @@ def test_servers_of_the_web_log_through_the_same_handler(lines: Lines) -> None:
     server = logging.getLogger("uvicorn.access")
     server.addHandler(logging.StreamHandler(io.StringIO()))
     server.propagate = False
+    server.setLevel(logging.INFO)  # a server that ran in this process may have raised it
+    server.disabled = False
     stream = io.StringIO()
     logs.configure(format="json", stream=stream)
     server.info('%s - "%s"', "127.0.0.1", "GET /v1/jobs?token=abc")
