@@ -131,7 +131,7 @@ CASES: dict[str, tuple[Callable[[Desk], str], list[str]]] = {
     ),
     "a quota that no one granted": (
         _quota_of_others,
-        ["QuotaExceeded", "tenant 'avatar' was granted no H100", "raise spec.quotas[H100].nominalQuota"],
+        ["QuotaExceeded", "tenant 'avatar' was granted no H100", "grant tenant 'avatar' some H100"],
     ),
     "an entrypoint that is no program": (
         lambda desk: desk.started("no-such-program --now"),

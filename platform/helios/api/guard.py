@@ -6,7 +6,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,7 +18,7 @@ from helios.api.limits import Buckets, Limits
 from helios.api.problems import of_error, problem
 from helios.api.roles import ROUTES, Permission, Principal
 from helios.errors import HeliosError, TooLargeError, UnauthorizedError
-from helios.telemetry import metrics
+from helios.telemetry import metrics, tracing
 
 OPEN_PATHS = frozenset(path for (_, path), permission in ROUTES.items() if permission is Permission.OPEN)
 MAX_BODY_BYTES = 2 * 2**20
@@ -75,7 +75,8 @@ class Guard:
         scope[SCOPE_KEY] = context
         with structlog.contextvars.bound_contextvars(request_id=context.request_id):
             try:
-                await self._pass(scope, receive, answer, headers)
+                with self._span(scope):
+                    await self._pass(scope, receive, answer, headers)
             except _RevokedError:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
             except HeliosError as error:
@@ -89,6 +90,14 @@ class Guard:
                     code="Internal",
                     detail="HELIOS has a defect here; the server's log has the details under this request id",
                 )(scope, receive, answer)
+
+    @staticmethod
+    def _span(scope: Scope) -> AbstractContextManager[None]:
+        """The request's span, within that of whoever asked, where traces are wanted."""
+        if not tracing.is_on():
+            return nullcontext()
+        asked = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        return tracing.span("http.request", parent=asked, method=scope["method"])
 
     async def _pass(self, scope: Scope, receive: Receive, answer: "_Answering", headers: Mapping[bytes, bytes]) -> None:
         limit = self._max_body_bytes

@@ -29,7 +29,7 @@ class Permission(StrEnum):
     FLEET = "read what concerns all tenants at once"
     CELLS = "write cells"
     TENANTS = "write tenants"
-    TOKENS = "write tokens"
+    TOKENS = "see or make tokens"
     AUDIT = "read the audit log"
     AGENT = "speak for a cell"
 

@@ -42,20 +42,30 @@ def explain(snapshot: Snapshot, uid: str) -> Explanation:
         message = f"starts in the next cycle on cell {decision.cell}: {decision.reason}"
         return Explanation(uid, position, "Admissible", message)
     gang = next(gang for gang in snapshot.pending if gang.uid == uid)
-    return Explanation(uid, position, decision.reason, decision.message, decision.cells, _unblock(gang, decision))
+    return Explanation(
+        uid, position, decision.reason, decision.message, decision.cells, _unblock(gang, decision, snapshot)
+    )
 
 
-def _unblock(gang: PendingGang, wait: Wait) -> tuple[str, ...]:
+def _unblock(gang: PendingGang, wait: Wait, snapshot: Snapshot) -> tuple[str, ...]:
     if wait.reason is WaitReason.NO_CELL:
         return ("apply a cell: helios cell apply cells/local.yaml",)
     if wait.reason is WaitReason.QUOTA_EXCEEDED:
-        kind = gang.request.accelerator
-        return (
-            f"raise spec.quotas[{kind}].nominalQuota of tenant {gang.tenant!r}",
-            f"wait until other work of tenant {gang.tenant!r} gives back its {kind}",
-        )
+        return _within_quota(gang, snapshot)
     found = {verdict.reason: verdict for verdict in reversed(wait.cells)}
     return tuple(_advice(gang, found[reason]) for reason in WaitReason if reason in found)
+
+
+def _within_quota(gang: PendingGang, snapshot: Snapshot) -> tuple[str, ...]:
+    """What would let the gang be within its tenant's quota; waiting is no advice where no wait would do."""
+    kind = gang.request.accelerator
+    quotas = next((tenant.quotas for tenant in snapshot.tenants if tenant.name == gang.tenant), None) or {}
+    if kind not in quotas:
+        return (f"grant tenant {gang.tenant!r} some {kind}: add it to spec.quotas with a nominalQuota",)
+    raised = f"raise spec.quotas[{kind}].nominalQuota of tenant {gang.tenant!r}"
+    if gang.min_workers * gang.request.accelerators > quotas[kind]:
+        return (raised, f"ask for {quotas[kind]} {kind} or fewer: no wait makes room for more")
+    return (raised, f"wait until other work of tenant {gang.tenant!r} gives back its {kind}")
 
 
 def _advice(gang: PendingGang, verdict: CellVerdict) -> str:

@@ -55,6 +55,11 @@ def stop() -> None:
     _provider = None
 
 
+def is_on() -> bool:
+    """Whether spans are made, for who would have to prepare what they say."""
+    return _provider is not None
+
+
 def span(name: str, *, parent: Mapping[str, str] | None = None, **attributes: Value) -> AbstractContextManager[None]:
     """One piece of work. Costs a comparison where tracing is off.
 

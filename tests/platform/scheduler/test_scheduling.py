@@ -187,3 +187,27 @@ def test_gang_that_is_next_is_said_to_be_admissible() -> None:
     assert (why.reason, why.unblock) == ("Admissible", ())
     with pytest.raises(KeyError):
         explain(fleet(), "nobody")
+
+
+@pytest.mark.parametrize(
+    ("quotas", "workers", "said"),
+    [
+        ({"A100": 8}, 1, ("grant tenant 'team' some H100: add it to spec.quotas with a nominalQuota",)),
+        ({"H100": 2}, 4, ("raise spec.quotas[H100]", "ask for 2 H100 or fewer")),
+        ({"H100": 4}, 4, ("raise spec.quotas[H100]", "wait until other work of tenant 'team' gives back its H100")),
+    ],
+)
+def test_advice_about_quotas_is_advice_that_helps(quotas: dict[str, int], workers: int, said: tuple[str, ...]) -> None:
+    """Waiting is no advice for what was never granted, nor for more than the whole quota."""
+    tenant = TenantState("team", quotas)
+    running = RunningGang("r", "team", "a", ("n1",), GPU)
+    snapshot = Snapshot(
+        now=0.0,
+        cells=(cell("a", node("n1")),),
+        tenants=(tenant,),
+        pending=(replace(gang("g", workers, GPU), tenant="team"),),
+        running=(running,),
+    )
+    unblock = explain(snapshot, "g").unblock
+    assert len(unblock) == len(said)
+    assert all(sentence.startswith(expected) for sentence, expected in zip(unblock, said, strict=True))
