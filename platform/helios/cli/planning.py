@@ -50,13 +50,14 @@ def _parts(preview: Mapping[str, Any]) -> Iterator[RenderableType]:
 
 
 def _decided(decision: Mapping[str, Any]) -> Text:
+    subject = f"{decision['subject']} " if decision.get("subject") else ""
     if decision["action"] == "admit":
         nodes = sorted(set(decision["nodes"]))
         where = ", ".join(nodes[:3]) + (f" and {len(nodes) - 3} more" if len(nodes) > 3 else "")
         workers = "1 worker" if decision["workers"] == 1 else f"{decision['workers']} workers"
         cell = (str(decision["cell"]), "green")
-        return Text.assemble("  would start at once on cell ", cell, f": {workers} on {where}")
-    said = f"would wait at place {decision['position']}: {decision['reason']}: {decision['message']}"
+        return Text.assemble(f"  {subject}would start at once on cell ", cell, f": {workers} on {where}")
+    said = f"{subject}would wait at place {decision['position']}: {decision['reason']}: {decision['message']}"
     return Text(f"  {said}", style="yellow")
 
 

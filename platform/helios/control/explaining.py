@@ -85,7 +85,22 @@ def preview(mirror: Mirror, document: AnyDocument, snapshot: Snapshot) -> dict[s
         return answer
     others = tuple(item for item in snapshot.pending if current is None or item.uid != current.uid)
     with_it = replace(snapshot, pending=(*others, gang))
-    return answer | _decision(with_it, gang.uid)
+    decided = _decision(with_it, gang.uid)
+    decided["decision"]["subject"] = _subject(document)
+    return answer | decided
+
+
+def _subject(document: AnyDocument) -> str:
+    """What the decision is about where it is not the whole document, in words; else empty."""
+    if isinstance(document, Curriculum):
+        return "the first stage"
+    if not isinstance(document, Job):
+        return ""
+    array, times = document.spec.array, document.spec.schedule
+    member = f"the first of {array.size} members" if array is not None else "a run"
+    if times is not None:
+        return f"{member}, due at {times.cron} ({times.timezone}),"
+    return member if array is not None else ""
 
 
 def _decision(snapshot: Snapshot, uid: str) -> dict[str, Any]:

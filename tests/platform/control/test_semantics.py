@@ -391,6 +391,8 @@ def test_plan_shows_the_difference_and_what_the_scheduler_would_do(fleet: Any) -
     changed = plan(priority=5, retry={"maxRetries": 0})
     assert changed["result"] == "configured"
     assert changed["diff"] == [{"field": "spec.priority", "before": 0, "after": 5}]
+    many = plan(array={"size": 9}, schedule={"cron": "0 3 * * *"})
+    assert many["decision"]["subject"] == "the first of 9 members, due at 0 3 * * * (UTC),"
 
 
 def test_queue_is_told_in_its_order(fleet: Any) -> None:
