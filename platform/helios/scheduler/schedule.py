@@ -1,7 +1,5 @@
 """One scheduling cycle, on one page."""
 
-from dataclasses import replace
-
 from helios.scheduler import quota
 from helios.scheduler.decisions import Admit, Decision, Wait
 from helios.scheduler.free import Free
@@ -23,7 +21,8 @@ def schedule(snapshot: Snapshot) -> tuple[Decision, ...]:
     # 2. The queue in its order.
     for gang in ordered(snapshot.pending):
         # 3. May the tenant hold this much?
-        allowed, over_quota = quota.check(gang, tenants.get(gang.tenant, TenantState(gang.tenant, {})), free)
+        tenant = tenants.get(gang.tenant) or TenantState(gang.tenant, {})
+        allowed, over_quota = quota.check(gang, tenant, free)
         if allowed is None:
             assert over_quota is not None
             decisions.append(over_quota)
@@ -31,7 +30,8 @@ def schedule(snapshot: Snapshot) -> tuple[Decision, ...]:
         # 4. Stage one asks stage two of every cell for a place, and takes the best.
         shape = (gang.request, gang.min_workers, gang.cells, gang.held_off)
         if shape in refused:
-            decisions.append(replace(refused[shape], uid=gang.uid))
+            same = refused[shape]
+            decisions.append(Wait(gang.uid, same.reason, same.message, same.cells))
             continue
         fit = choose(allowed, snapshot.cells, free)
         if isinstance(fit, Wait):
