@@ -1,11 +1,10 @@
 """Stage two: the workers of one gang on the nodes of one cell, all of them (at least the minimum) or none."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from helios.scheduler.decisions import CellVerdict, NodeReject, WaitReason
-from helios.scheduler.free import FreeNode, room
+from helios.scheduler.free import Free, room
 from helios.scheduler.snapshot import CellState, PendingGang, Readiness, Request
 
 
@@ -23,20 +22,21 @@ class Fit:
     spare: int
 
 
-def place(gang: PendingGang, cell: CellState, nodes: Sequence[FreeNode]) -> Fit | CellVerdict:
+def place(gang: PendingGang, cell: CellState, free: Free) -> Fit | CellVerdict:
     """Find nodes for as many workers as there may be, or say why not even the fewest fit."""
     refusal = _closed(gang, cell)
     if refusal is not None:
         return refusal
-    capacities = {node.node.name: node.capacity(gang.request) for node in nodes}
-    total = sum(capacities.values())
+    look = free.look(cell.name, gang.request)
+    total = sum(look.capacities.values())
     if total < gang.min_workers:
-        return _too_small(gang, cell, nodes, total)
-    chosen, spare = _best_fit(capacities, min(total, gang.max_workers))
+        reason, message = _why(gang, cell, total, look.rejected)
+        return CellVerdict(cell.name, reason, message, len(cell.nodes), look.rejected, total)
+    chosen, spare = _best_fit(look.capacities, min(total, gang.max_workers))
     return Fit(cell.name, chosen, spare)
 
 
-def _best_fit(capacities: dict[str, int], workers: int) -> tuple[tuple[str, ...], int]:
+def _best_fit(capacities: Mapping[str, int], workers: int) -> tuple[tuple[str, ...], int]:
     """Fill the roomiest nodes while a node cannot hold the rest; put the rest where it leaves the least room.
 
     Few nodes keep a gang's traffic on fast links; a tight last node keeps roomy ones whole for others.
@@ -72,14 +72,7 @@ def _closed(gang: PendingGang, cell: CellState) -> CellVerdict | None:
     return None
 
 
-def _too_small(gang: PendingGang, cell: CellState, nodes: Sequence[FreeNode], fits: int) -> CellVerdict:
-    rejects = [node.reject(gang.request) for node in nodes]
-    rejected = dict(sorted(Counter(reject for reject in rejects if reject is not None).items()))
-    reason, message = _why(gang, cell, fits, rejected)
-    return CellVerdict(cell.name, reason, message, len(nodes), rejected, fits)
-
-
-def _why(gang: PendingGang, cell: CellState, fits: int, rejected: dict[NodeReject, int]) -> tuple[WaitReason, str]:
+def _why(gang: PendingGang, cell: CellState, fits: int, rejected: Mapping[NodeReject, int]) -> tuple[WaitReason, str]:
     request = gang.request
     if request.accelerators and not any(node.accelerators.get(request.accelerator) for node, _ in cell.sorts):
         return WaitReason.NO_CELL_HAS_ACCELERATOR, f"no node has {request.accelerator}"

@@ -1,7 +1,7 @@
 """What is free: node totals less what running gangs, and those admitted in this cycle, hold."""
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from helios.scheduler.decisions import NodeReject
@@ -60,26 +60,49 @@ class FreeNode:
         return min(limits)
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a cell can take of one request now.
+
+    Attributes:
+        capacities: workers that fit on each node.
+        rejected: nodes that cannot take even one, counted by why.
+    """
+
+    capacities: Mapping[str, int]
+    rejected: Mapping[NodeReject, int]
+
+
 class Free:
     """The free resources of a fleet during one scheduling cycle."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._cells = {cell.name: {node.name: FreeNode.empty(node) for node in cell.nodes} for cell in snapshot.cells}
         self._held: Counter[tuple[str, str]] = Counter()
+        self._looks: defaultdict[str, dict[Request, Look]] = defaultdict(dict)
         for gang in snapshot.running:
             self.take(gang.tenant, gang.cell, gang.nodes, gang.request)
 
     def take(self, tenant: str, cell: str, nodes: Iterable[str], request: Request) -> None:
         """Hold one worker on each of `nodes`. A node that the cell no longer shows still counts against the quota."""
         free = self._cells.get(cell, {})
+        self._looks.pop(cell, None)
         for name in nodes:
             if name in free:
                 free[name].take(request)
             if request.accelerators:
                 self._held[tenant, request.accelerator] += request.accelerators
 
-    def nodes(self, cell: str) -> tuple[FreeNode, ...]:
-        return tuple(self._cells[cell].values())
+    def look(self, cell: str, request: Request) -> Look:
+        """What the cell can take of a request; found once for all gangs that ask for it, until one is placed."""
+        known = self._looks[cell]
+        if request not in known:
+            nodes = self._cells[cell]
+            capacities = {name: node.capacity(request) for name, node in nodes.items()}
+            rejects = (node.reject(request) for name, node in nodes.items() if not capacities[name])
+            rejected = Counter(reject for reject in rejects if reject is not None)
+            known[request] = Look(capacities, dict(sorted(rejected.items())))
+        return known[request]
 
     def held(self, tenant: str, accelerator: str) -> int:
         """Devices of a type that the tenant holds over all cells."""

@@ -31,7 +31,7 @@ def ordered(pending: Iterable[PendingGang]) -> list[PendingGang]:
 
 def choose(gang: PendingGang, cells: Sequence[CellState], free: Free) -> Fit | Wait:
     """The feasible cell that gives the most workers, then the tightest fit, then the first by name; or why none."""
-    results = [place(gang, cell, free.nodes(cell.name)) for cell in sorted(cells, key=lambda cell: cell.name)]
+    results = [place(gang, cell, free) for cell in sorted(cells, key=lambda cell: cell.name)]
     fits = [result for result in results if isinstance(result, Fit)]
     if fits:
         return min(fits, key=lambda fit: (-len(fit.nodes), fit.spare, fit.cell))
