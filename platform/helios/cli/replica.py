@@ -128,7 +128,7 @@ def _config(app: ASGIApp, *, tls: tuple[Path, Path] | None) -> uvicorn.Config:
 def collect_seldom() -> None:
     """Look for cyclic garbage less often: the records of a fleet are a million objects that are none of it.
 
-    By Python's own pace a full look at them took a fifth of the processor while jobs were submitted.
+    At Python's own pace full looks at them showed up in profiles of whatever allocated most.
     """
     gc.collect()
     gc.freeze()

@@ -10,7 +10,7 @@ from helios.control.index import KINDS, Index
 from helios.control.watching import Watcher
 from helios.errors import HeliosError
 from helios.ports import Clock
-from helios.scheduler import Snapshot
+from helios.scheduler import Node, Snapshot
 from helios.store import Allocation, Mirror, Record, Store, seconds
 from helios.telemetry import metrics
 
@@ -110,8 +110,8 @@ def _gpus(snapshot: Snapshot) -> dict[tuple[str, str, str], int]:
     for cell in snapshot.cells:
         for node in cell.nodes:
             for accelerator, number in node.accelerators.items():
-                counts[cell.name, accelerator, "free" if node.healthy else "unhealthy"] += number
-    healthy = {(cell.name, node.name) for cell in snapshot.cells for node in cell.nodes if node.healthy}
+                counts[cell.name, accelerator, "free" if _takes_work(node) else "unhealthy"] += number
+    healthy = {(cell.name, node.name) for cell in snapshot.cells for node in cell.nodes if _takes_work(node)}
     for gang in snapshot.running:
         request = gang.request
         for node_name in gang.nodes if request.accelerators else ():
@@ -119,3 +119,7 @@ def _gpus(snapshot: Snapshot) -> dict[tuple[str, str, str], int]:
             state = "free" if (gang.cell, node_name) in healthy else "unhealthy"
             counts[gang.cell, request.accelerator, state] -= request.accelerators
     return {labels: max(0, number) for labels, number in counts.items()}
+
+
+def _takes_work(node: Node) -> bool:
+    return node.healthy and not node.cordoned
