@@ -161,6 +161,18 @@ def test_start_is_idempotent_and_fenced(cell: Open, clock: FakeClock) -> None:
     assert len(driver.history().spans) == 1
 
 
+def test_a_later_stop_fences_what_still_lives(cell: Open, clock: FakeClock) -> None:
+    """Once a higher epoch was seen, be it only its stop, a lower one is refused though it is still alive."""
+    driver = cell()
+    driver.start(launch(epoch=5, run="10s"))
+    driver.stop("a", 6, grace_s=0)
+    with pytest.raises(ConflictError, match="epoch 5 is fenced; the cell has seen 6"):
+        driver.start(launch(epoch=5, run="10s"))
+    clock.time += 13
+    assert driver.status("a", 5).phase is Phase.SUCCEEDED
+    assert [span.epoch for span in driver.history().spans if span.until > span.since] == [5]
+
+
 def test_stop_before_its_start_forbids_it(cell: Open, clock: FakeClock) -> None:
     """A start that comes after the stop of its epoch never runs; the next epoch does."""
     driver = cell()

@@ -108,11 +108,11 @@ class World:
 
         Raises `ConflictError` for an epoch below the highest that was seen for the uid.
         """
-        if (launch.uid, launch.epoch) in self._live:
-            return False
         highest = self._database.fence(launch.uid)
         if launch.epoch < highest:
             raise ConflictError(f"{launch.name}: epoch {launch.epoch} is fenced; the cell has seen {highest}")
+        if (launch.uid, launch.epoch) in self._live:
+            return False
         return self._database.find(launch.uid, launch.epoch) is None
 
     def start(self, launch: Launch, now: float) -> None:
