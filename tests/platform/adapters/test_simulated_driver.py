@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from helios.adapters.simulated import SimulatedDriver
+from helios.adapters.simulated import FailJob, KillNode, SimulatedDriver
 from helios.adapters.simulated.drills import FILE
 from helios.errors import ConflictError, UnavailableError
 from helios.ports import CellDriver, Launch, LaunchStatus, Phase
@@ -210,6 +210,36 @@ def test_without_grace_a_stop_is_an_end(cell: Open, clock: FakeClock) -> None:
     driver.stop("a", 1, grace_s=0)
     assert driver.status("a", 1).phase is Phase.STOPPED
     driver.start(launch(epoch=2, run="100s", checkpointEvery="30s"))
+    assert driver.status("a", 2).progress["step"] == 30
+
+
+def _no_more_grace(driver: SimulatedDriver) -> None:
+    driver.stop("a", 1, grace_s=0)
+
+
+def _its_node_dies(driver: SimulatedDriver) -> None:
+    driver.inject(KillNode(node="east-h100-0"))
+
+
+def _it_fails(driver: SimulatedDriver) -> None:
+    driver.inject(FailJob(job="job-a"))
+
+
+@pytest.mark.parametrize("end", [_no_more_grace, _its_node_dies, _it_fails])
+def test_what_ends_before_it_has_left_wrote_no_checkpoint(
+    cell: Open, clock: FakeClock, end: Callable[[SimulatedDriver], None]
+) -> None:
+    """Told to stop, and then ended within the second that its checkpoint takes: the one before it counts."""
+    driver = cell(start="0s")
+    driver.start(launch(run="100s", checkpointEvery="30s"))
+    clock.time += 49.5
+    driver.stop("a", 1, grace_s=30)
+    clock.time += 0.2
+    end(driver)
+    status = driver.status("a", 1)
+    assert status.phase in {Phase.STOPPED, Phase.FAILED}
+    assert (status.progress["step"], status.progress["checkpoint_step"]) == (49, 30)
+    driver.start(launch(epoch=2, node=1, run="100s"))
     assert driver.status("a", 2).progress["step"] == 30
 
 

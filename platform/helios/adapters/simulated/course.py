@@ -139,10 +139,11 @@ class Start:
         if leaves >= self.over_at:
             return replace(self, stop_asked_at=asked)
         ended = self.ended(leaves, Phase.STOPPED, "Stopped", "left when it was told to stop")
-        return replace(ended, stop_asked_at=asked, saved_step=self.step_at(leaves) if grace_s > 0 else self.saved_step)
+        return replace(ended, stop_asked_at=asked, saved_step=self.step_at(leaves) if grace_s > 0 else -1)
 
     def ended(self, at: float, phase: Phase, reason: str, message: str) -> Self:
-        return replace(self, over_at=at, phase=phase, reason=reason, message=message)
+        """It ends earlier than it would have; the checkpoint that it was to write on leaving is not written."""
+        return replace(self, over_at=at, phase=phase, reason=reason, message=message, saved_step=-1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,7 +228,7 @@ class World:
         noticed = incident.noticed_at + LEAVE_S <= at
         gangs = [start for start in self._live.values() if incident.node in start.nodes and start.started_at <= at]
         for start in gangs:
-            saved = start.step_at(incident.noticed_at + LEAVE_S) if noticed else start.saved_step
+            saved = start.step_at(incident.noticed_at + LEAVE_S) if noticed else -1
             lost = start.ended(at, Phase.FAILED, "NodeLost", f"node {incident.node} was lost")
             self._save(replace(lost, saved_step=saved))
         self._settle_until(at)
