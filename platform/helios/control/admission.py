@@ -6,9 +6,9 @@ from pydantic import ValidationError
 
 from helios.control import schedule
 from helios.control.array import member_name
-from helios.control.job_machine import TERMINAL, JobState
 from helios.control.requests import Records, living_tenant
 from helios.errors import ConflictError, Problem, SpecError, nearest
+from helios.lifecycle import TERMINAL, JobState
 from helios.spec import KINDS, AnyDocument, Curriculum, Job, Service, to_json
 from helios.store import Admission, Applied, Birth, Event, Look, Record, Store, Verdict, timestamp
 

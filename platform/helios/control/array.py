@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from helios.control.job import has_what_it_needs
-from helios.control.job_machine import TERMINAL, JobMachine, JobState
+from helios.control.job_machine import JobMachine
 from helios.control.owners import ARRAY_LABEL
+from helios.lifecycle import TERMINAL, JobState
 from helios.spec import JobSpec, to_json
 from helios.store import Record
 from helios.store.records import STOP_FINALIZER

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from helios.control.job_machine import TERMINAL
 from helios.control.owners import CURRICULUM_LABEL
+from helios.lifecycle import TERMINAL
 from helios.spec import CurriculumSpec, to_json
 from helios.store import Event, EventType, Record, timestamp
 from helios.store.records import STOP_FINALIZER

@@ -6,8 +6,8 @@ from typing import Any
 
 from helios.control import admission, fleet
 from helios.control.curriculum import owns
-from helios.control.job_machine import TERMINAL
 from helios.control.owners import makes_jobs
+from helios.lifecycle import TERMINAL
 from helios.scheduler import Admit, CellVerdict, Decision, PendingGang, Snapshot, ordered, schedule
 from helios.scheduler import explain as explain_gang
 from helios.spec import AnyDocument, Curriculum, Job, Service, to_json

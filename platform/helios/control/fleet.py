@@ -7,8 +7,8 @@ from functools import lru_cache
 from typing import Any
 
 from helios.control import cell, status
-from helios.control.job_machine import TERMINAL, JobState
 from helios.control.owners import makes_jobs
+from helios.lifecycle import TERMINAL, JobState
 from helios.scheduler import CellState, Node, PendingGang, Readiness, Request, RunningGang, TenantState
 from helios.spec import QoS, Resources
 from helios.store import Record, seconds

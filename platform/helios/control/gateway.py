@@ -13,8 +13,8 @@ from typing import Any
 from helios import wire
 from helios.control import status
 from helios.control.index import Index
-from helios.control.job_machine import TERMINAL
 from helios.errors import ForbiddenError, NotFoundError
+from helios.lifecycle import TERMINAL
 from helios.ports import Desired, LaunchStatus, LogWant, NodeObservation, Phase, Report, Session, Stop
 from helios.store import Mirror, Record, Store
 

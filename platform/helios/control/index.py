@@ -10,8 +10,8 @@ from typing import Any
 
 from helios.control import fleet, status
 from helios.control.cell import is_reachable
-from helios.control.job_machine import TERMINAL
 from helios.control.owners import owner_of
+from helios.lifecycle import TERMINAL
 from helios.scheduler import CellState, PendingGang, RunningGang, Snapshot, TenantState
 from helios.store import Gone, Mirror, Record
 

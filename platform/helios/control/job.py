@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from helios import lifecycle
 from helios.control import cell, status
-from helios.control.job_machine import JobMachine, JobState
+from helios.control.job_machine import JobMachine
+from helios.lifecycle import JobState
 from helios.ports import LaunchStatus, Phase
 from helios.spec import JobSpec
 from helios.store import Record, seconds
@@ -83,7 +85,7 @@ def _observe_placed(machine: JobMachine, spec: JobSpec, seen: LaunchStatus) -> N
     elif seen.phase is Phase.STOPPED:
         # Its cell was told to stop it (`helios down`): however the program took that, it is no failure of it.
         machine.report(seen.progress)
-        _over(machine, spec, seen.reason if seen.reason in status.NOT_CHARGED else status.STOPPED, seen.message)
+        _over(machine, spec, seen.reason if seen.reason in lifecycle.NOT_CHARGED else lifecycle.STOPPED, seen.message)
     elif seen.phase is Phase.ABSENT:
         _absent(machine, seen)
 
@@ -93,7 +95,7 @@ def _absent(machine: JobMachine, seen: LaunchStatus) -> None:
         machine.lose("EngineLost", seen.message or "its cell does not know the launch any more")
     elif machine.now - seconds(machine.record.status["admittedAt"]) > START_DEADLINE_S:
         # Until then it is only not started yet; after that it was started and lost before anybody saw it run.
-        machine.lose(status.START_LOST, f"its cell shows nothing of it {START_DEADLINE_S:.0f} s after its admission")
+        machine.lose(lifecycle.START_LOST, f"its cell shows nothing of it {START_DEADLINE_S:.0f} s after its admission")
 
 
 def _alive(machine: JobMachine, seen: LaunchStatus) -> None:
@@ -111,31 +113,11 @@ def _over(machine: JobMachine, spec: JobSpec, reason: str, message: str) -> None
         machine.cancel()
     elif stop.get("reason") == "RunTimeout":
         machine.fail("RunTimeout", stop["message"])
-    elif (spent := _spent(machine, spec, reason)) is not None:
+    elif (spent := lifecycle.spent(machine.tally, spec.retry, reason)) is not None:
         machine.fail(reason, f"{message} {spent}".strip())
     else:
-        charged = reason not in status.NOT_CHARGED and reason not in spec.retry.by_reason
+        charged = lifecycle.is_charged(spec.retry, reason)
         machine.recover(reason, message or "the launch ended early", charged=charged)
-
-
-def _spent(machine: JobMachine, spec: JobSpec, reason: str) -> str | None:
-    """None where the job is to be tried again after an end for this reason; else what to say of its tries."""
-    tally, limit = machine.tally, spec.retry.by_reason.get(reason)
-    if limit is not None:
-        count = tally.by_reason.get(reason, 0)
-        if count >= limit:
-            return f"(restarted {_times(count)} for {reason}; retry.byReason allows {limit})"
-    elif reason in status.NEVER_RETRIED:
-        return ""
-    elif reason not in status.NOT_CHARGED and tally.failures >= spec.retry.max_retries:
-        return f"(restarted {_times(tally.failures)}; retry.maxRetries is {spec.retry.max_retries})"
-    if tally.restarts >= status.MAX_RESTARTS:
-        return f"(restarted {_times(tally.restarts)}, which is the most there is)"
-    return None
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
 
 
 def reconcile(machine: JobMachine, spec: JobSpec, around: Surroundings) -> None:
@@ -169,7 +151,7 @@ def _forsake(machine: JobMachine, around: Surroundings) -> None:
         machine.cancel()
     else:
         name = around.cell.name if around.cell is not None else machine.record.status["placement"]["cell"]
-        machine.fail(status.CELL_DELETED, f"cell {name} was deleted while nothing was heard of it")
+        machine.fail(lifecycle.CELL_DELETED, f"cell {name} was deleted while nothing was heard of it")
 
 
 def _lost(around: Surroundings) -> str:
@@ -196,7 +178,7 @@ def has_what_it_needs(machine: JobMachine, spec: JobSpec, needs: Mapping[str, Re
 def _surroundings(machine: JobMachine, spec: JobSpec, around: Surroundings) -> None:
     """Follow what became of its nodes, and what people want of it."""
     if machine.record.status.get("preemptRequested"):
-        machine.preempt(status.PREEMPTED, "preempted on request", grace_s=spec.checkpoint.grace)
+        machine.preempt(lifecycle.PREEMPTED, "preempted on request", grace_s=spec.checkpoint.grace)
         return
     if around.cell is None:
         return
@@ -205,11 +187,11 @@ def _surroundings(machine: JobMachine, spec: JobSpec, around: Surroundings) -> N
         return
     machine.nodes(around.unhealthy)
     if around.lost:
-        machine.lose(status.NODE_LOST, _lost(around))
+        machine.lose(lifecycle.NODE_LOST, _lost(around))
     elif around.draining:
         nodes = ", ".join(sorted(around.draining)[:3])
         message = f"node {nodes} of cell {around.cell.name} is being drained"
-        machine.preempt(status.DRAINED, message, grace_s=spec.checkpoint.grace)
+        machine.preempt(lifecycle.DRAINED, message, grace_s=spec.checkpoint.grace)
 
 
 def _deadlines(machine: JobMachine, spec: JobSpec) -> None:

@@ -1,76 +1,22 @@
-"""The life of a job as a type: states, and named transitions that say why.
-
-    Pending -> Queued -> Admitted -> Starting -> Running -> Succeeded | Failed | Cancelled
-    Admitted, Starting, Running -> Preempting -> Recovering -> Admitted (next epoch)
-    Pending -> Running -> Succeeded | Failed | Cancelled     (what only makes other jobs: an array, a schedule)
+"""The life of a job (helios.lifecycle) as a record: named transitions that write it, and say why.
 
 `Recovering` with a placement waits for its cell to say that the old launch is over; without one it waits in the queue.
 A stop that is under way is `status.stop`, not a state: the job is what it was until its cell says that it is over.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
+from helios import lifecycle
 from helios.control import status
 from helios.control.machine import Machine
+from helios.lifecycle import JobState, Tally
 from helios.scheduler import Admit, Request
 from helios.store import timestamp
 
 
-class JobState(StrEnum):
-    PENDING = "Pending"
-    QUEUED = "Queued"
-    ADMITTED = "Admitted"
-    STARTING = "Starting"
-    RUNNING = "Running"
-    PREEMPTING = "Preempting"
-    RECOVERING = "Recovering"
-    SUCCEEDED = "Succeeded"
-    FAILED = "Failed"
-    CANCELLED = "Cancelled"
-
-    @property
-    def over(self) -> bool:
-        return self in TERMINAL
-
-
-TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
-_PLACED = frozenset({JobState.ADMITTED, JobState.STARTING, JobState.RUNNING, JobState.PREEMPTING})
-_ENDS = TERMINAL | {JobState.RECOVERING}
-_AGAIN = frozenset({JobState.PENDING, JobState.QUEUED, JobState.RUNNING})
-ALLOWED: Mapping[JobState, frozenset[JobState]] = {
-    JobState.PENDING: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),
-    JobState.QUEUED: frozenset({JobState.ADMITTED, JobState.CANCELLED, JobState.FAILED}),
-    JobState.ADMITTED: _ENDS | {JobState.STARTING, JobState.RUNNING, JobState.PREEMPTING},
-    JobState.STARTING: _ENDS | {JobState.RUNNING, JobState.PREEMPTING},
-    JobState.RUNNING: _ENDS | {JobState.PREEMPTING},
-    JobState.PREEMPTING: _ENDS,
-    JobState.RECOVERING: TERMINAL | {JobState.ADMITTED, JobState.RECOVERING},
-    JobState.SUCCEEDED: frozenset(),
-    JobState.FAILED: _AGAIN,
-    JobState.CANCELLED: _AGAIN,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """How often a job began again.
-
-    Attributes:
-        failures: those that count against `retry.maxRetries`.
-        restarts: for whatever reason.
-        by_reason: restarts by the reason of the end before.
-    """
-
-    failures: int
-    restarts: int
-    by_reason: Mapping[str, int]
-
-
 class JobMachine(Machine):
-    """The life of a job: named transitions, each with its reason; `ALLOWED` says which there are."""
+    """The life of a job: named transitions, each with its reason; `lifecycle.ALLOWED` says which there are."""
 
     @property
     def state(self) -> JobState:
@@ -130,22 +76,23 @@ class JobMachine(Machine):
 
     def recover(self, reason: str, message: str, *, charged: bool) -> None:
         """The launch is over and the job is not: give back the resources and queue for the next epoch."""
-        tally = self.tally
+        before = self.tally
+        tally = before.after(reason, charged=charged)
         fields: dict[str, Any] = {
-            "failures": tally.failures + charged,
-            "restarts": tally.restarts + 1,
-            "restartReasons": {**tally.by_reason, reason: tally.by_reason.get(reason, 0) + 1},
+            "failures": tally.failures,
+            "restarts": tally.restarts,
+            "restartReasons": tally.by_reason,
         }
-        if reason in status.HELD_OFF:
-            fields["heldOff"] = self._held_off(tally.by_reason.get(reason, 0))
+        if reason in lifecycle.HELD_OFF:
+            fields["heldOff"] = self._held_off(before.by_reason.get(reason, 0))
         fields["preemptRequested"] = None  # what was to be preempted is over
         fields["lastCell"] = self._cell()  # the only one that may still say that this start succeeded after all
         self._move(JobState.RECOVERING, reason, message, warning=True, placement=None, stop=None, **fields)
 
     def _held_off(self, times: int) -> dict[str, str]:
         """Cells not to be asked again for now, and until when; the job keeps its place in the queue for others."""
-        delay = min(status.FIRST_HOLD_OFF_S * 2**times, status.LONGEST_HOLD_OFF_S)
-        return {**self.record.status.get("heldOff", {}), self._cell(): timestamp(self.now + delay)}
+        until = timestamp(self.now + lifecycle.hold_off_s(times))
+        return {**self.record.status.get("heldOff", {}), self._cell(): until}
 
     def hold(self, reason: str, message: str) -> None:
         """Say why it is not even in the queue: it waits for other jobs."""
@@ -221,8 +168,7 @@ class JobMachine(Machine):
         self._move(to, reason, message, warning=warning, **fields)
 
     def _move(self, to: JobState, reason: str, message: str, *, warning: bool = False, **fields: Any) -> None:
-        if to not in ALLOWED[self.state]:
-            raise AssertionError(f"job {self.record.name}: no transition {self.state} -> {to} ({reason})")
+        lifecycle.step(self.state, to, of=self.record.name, reason=reason)
         self.record = self.record.with_status(state=str(to), reason=reason, message=message, **fields)
         self._event(reason, f"{to}: {message}", warning=warning)
 

@@ -31,8 +31,8 @@ from typing import Any, Self
 from pydantic.alias_generators import to_camel
 
 from helios.control import status
-from helios.control.job_machine import TERMINAL, JobState
 from helios.control.service import ServiceState
+from helios.lifecycle import TERMINAL, JobState
 from helios.store import Record
 from helios.store.records import Allocation
 

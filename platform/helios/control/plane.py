@@ -220,10 +220,10 @@ class ControlPlane:
         now = self._clock.now()
         if self._index.has_dirty():
             return 0.0
-        pause = min(IDLE_TICK_S, max(0.0, self._watcher.next_due() - now))
-        if self._index.scheduling_version != self._scheduled_version:
-            pause = min(pause, max(0.0, self._not_before - time.monotonic()))
-        return pause
+        moved = self._index.scheduling_version != self._scheduled_version
+        # A cycle that is asked for already waits for its time all the same: asking again would only spin.
+        cycle = max(0.0 if moved else self._watcher.next_scheduling() - now, self._not_before - time.monotonic())
+        return max(0.0, min(IDLE_TICK_S, self._watcher.next_due() - now, cycle))
 
     def _listen(self, stop: threading.Event) -> None:
         """Wake the loop for reports that came in on other replicas."""

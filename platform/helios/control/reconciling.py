@@ -13,7 +13,7 @@ from helios.control import accounting, array, cell, curriculum, fleet, job, sche
 from helios.control.array import Asked
 from helios.control.gateway import report_of, unwanted
 from helios.control.index import KINDS, Index
-from helios.control.job_machine import TERMINAL, JobMachine
+from helios.control.job_machine import JobMachine
 from helios.control.measuring import Measures
 from helios.control.owners import makes_jobs
 from helios.control.parsed import Specs
@@ -23,6 +23,7 @@ from helios.control.status import placement
 from helios.control.tracking import RunCloser
 from helios.control.watching import LOOK_AT_CELLS_S, Watcher
 from helios.errors import ConflictError, FencedError, InputError, NotFoundError, UnavailableError
+from helios.lifecycle import TERMINAL
 from helios.ports import Clock, LaunchStatus, Phase, Report, Tracker
 from helios.scheduler import Admit, Decision
 from helios.spec import JobSpec

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from helios.control import cell as cells
-from helios.control.job_machine import TERMINAL
 from helios.control.owners import makes_jobs
 from helios.control.status import placement
 from helios.errors import ConflictError, NotFoundError
+from helios.lifecycle import TERMINAL
 from helios.store import Event, Look, Record, Store, SystemClock
 
 DEFAULT_TENANT = "default"

@@ -11,9 +11,10 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 from helios.control.array import Asked, made_by
-from helios.control.job_machine import TERMINAL, JobMachine, JobState
+from helios.control.job_machine import JobMachine
 from helios.control.owners import SCHEDULE_LABEL
 from helios.errors import Problem
+from helios.lifecycle import TERMINAL, JobState
 from helios.spec import Concurrency, JobSpec, Schedule, to_json
 from helios.store import Record, seconds, timestamp
 from helios.store.records import STOP_FINALIZER

@@ -6,6 +6,7 @@ Pending (in the queue) -> Deploying -> Ready; Failed, and Deploying again where 
 from enum import StrEnum
 from typing import Any
 
+from helios import lifecycle
 from helios.control import status
 from helios.control.job import Surroundings
 from helios.control.machine import Machine
@@ -58,7 +59,7 @@ class ServiceMachine(Machine):
 
     def fail(self, reason: str, message: str) -> None:
         """The launch failed; it is tried again after a delay, unless its reason says that this cannot help."""
-        if reason in status.NEVER_RETRIED:
+        if reason in lifecycle.NEVER_RETRIED:
             self._move(ServiceState.FAILED, reason, message, warning=True, placement=None, url=None)
             return
         failures = int(self.record.status.get("failures", 0))
@@ -119,7 +120,7 @@ def reconcile(machine: ServiceMachine, spec: ServiceSpec, around: Surroundings) 
         return
     if machine.placed and around.reachable and (away := around.lost or around.draining):
         lost = bool(around.lost)
-        reason, what = (status.NODE_LOST, "is lost") if lost else (status.DRAINED, "is being drained")
+        reason, what = (lifecycle.NODE_LOST, "is lost") if lost else (lifecycle.DRAINED, "is being drained")
         machine.stop(reason, f"node {min(away)} {what}", grace_s=0.0 if lost else status.DEFAULT_GRACE_S)
         return
     if record.deleting or spec.replicas == 0:

@@ -8,25 +8,8 @@ from helios.scheduler import Admit, Request
 from helios.spec import Resources
 from helios.store import Record, timestamp
 
-NEVER_RETRIED = frozenset({"InvalidConfig", "NoSpace", "RetriesSpent", "SecretUnreadable"})
-"""Reasons that the same start again cannot cure."""
-START_LOST = "StartLost"
-"""A start that left no trace."""
-FENCED = "Fenced"
-"""A start under an epoch below what its cell has seen, as after a restore: the next one is nearer to it."""
-STOPPED = "Stopped"
-"""An end that was asked for on the cell, as `helios down` does."""
-CELL_DELETED = "CellDeleted"
-PREEMPTED, DRAINED, NODE_LOST = "Preempted", "Drained", "NodeLost"
-HELD_OFF = frozenset({"CapacityError", "PartialStart"})
-"""Ends after which the cell is not asked again at once: it had no room, whatever its nodes seemed to say."""
-NOT_CHARGED = HELD_OFF | {START_LOST, FENCED, STOPPED, "EngineLost", PREEMPTED, DRAINED, NODE_LOST}
-"""Ends that are no failure of the program, so they take none of its `retry.maxRetries`."""
-FIRST_HOLD_OFF_S, LONGEST_HOLD_OFF_S = 5.0, 300.0
 DEFAULT_GRACE_S = 30.0
 """From notice to end of what does not say itself how long it needs."""
-MAX_RESTARTS = 100
-"""Restarts of any kind after which a job is given up: one that takes its engine down must not do so forever."""
 
 
 def request_of(resources: Resources) -> Request:

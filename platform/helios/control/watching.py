@@ -1,6 +1,7 @@
 """What passes by itself: the silence of cells, deadlines, and reports that have not been looked at."""
 
 import heapq
+import math
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -124,7 +125,11 @@ class Watcher:
             return due
 
     def next_due(self) -> float:
-        """When the next of all these is; seconds since the epoch."""
+        """When the next record is to be looked at; seconds since the epoch."""
         with self._lock:
-            times = [heap[0][0] for heap in (self._heap,) if heap] + self._scheduling[:1]
-            return min(times, default=self._clock.now() + LOOK_AT_CELLS_S)
+            return self._heap[0][0] if self._heap else self._clock.now() + LOOK_AT_CELLS_S
+
+    def next_scheduling(self) -> float:
+        """When the scheduler is to decide again though nothing changes; infinite where it is not."""
+        with self._lock:
+            return self._scheduling[0] if self._scheduling else math.inf

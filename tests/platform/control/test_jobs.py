@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from helios.control import request_cancel, request_delete, request_rerun
-from helios.control.job_machine import ALLOWED, JobMachine, JobState
+from helios.control.job_machine import JobMachine
 from helios.errors import ConflictError, NotFoundError
+from helios.lifecycle import ALLOWED, JobState
 from helios.ports import LaunchStatus, Phase
 from helios.store import Record
 
@@ -125,7 +126,7 @@ def test_ends_that_are_not_the_programs_fault_take_no_retry(fleet: Any, phase: P
 
 def test_restarts_of_whatever_kind_end_some_day(fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that takes its engine down with it each time is given up, and says so."""
-    monkeypatch.setattr("helios.control.status.MAX_RESTARTS", 2)
+    monkeypatch.setattr("helios.lifecycle.MAX_RESTARTS", 2)
     fleet.job(retry={"maxRetries": 0})
     for _ in range(3):
         fleet.end("job", Phase.FAILED, "EngineLost")
