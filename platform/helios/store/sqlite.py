@@ -19,6 +19,10 @@ from helios.store import jsontext, schema
 from helios.store.database import Database, Heard
 
 LOCK_TIMEOUT_S = 10
+ROWS = 64
+"""Written in one statement at most; each number of rows is a statement of its own, which the driver keeps prepared."""
+STATEMENTS = 512
+"""Prepared statements that a connection keeps."""
 READERS = 40
 """Connections at most; as many threads as an API server has may read at once."""
 
@@ -39,6 +43,42 @@ class SqliteDatabase(Database):
 
     def insert(self, table: sa.Table) -> sqlite.Insert:
         return sqlite.insert(table)
+
+    def is_one_of(self, column: sa.Column[str]) -> sa.ColumnElement[bool]:
+        """One statement for any number of values, where IN (?, ?, ...) would be composed anew for each."""
+        values = sa.bindparam("values", type_=sa.JSON)
+        return column.in_(sa.select(sa.func.json_each(values).table_valued("value").c.value))
+
+    def write_rows(
+        self, connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]], *, replace: bool = False
+    ) -> None:
+        """Many rows a statement: for each step of one the driver gives the interpreter away, and waits to have it back.
+
+        With a row a step, a group of twenty writes waited a hundred times for whatever else computes in this process.
+        """
+        names = tuple(rows[0])
+        written = [jsontext.dumps if isinstance(table.c[name].type, sa.JSON) else None for name in names]
+        for start in range(0, len(rows), ROWS):
+            some = rows[start : start + ROWS]
+            values = tuple(
+                row[name] if dumps is None else dumps(row[name])
+                for row in some
+                for name, dumps in zip(names, written, strict=True)
+            )
+            connection.exec_driver_sql(self._insertion(table, names, len(some), replace=replace), values)
+
+    def _insertion(self, table: sa.Table, names: tuple[str, ...], count: int, *, replace: bool) -> str:
+        key = (table.name, names, count, replace)
+        text = self._statements.get(key)
+        if text is None:
+            row = f"({', '.join('?' * len(names))})"
+            text = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES {', '.join([row] * count)}"  # noqa: S608 - our own schema's
+            if replace:
+                keys = [column.name for column in table.primary_key.columns]
+                others = ", ".join(f"{name} = excluded.{name}" for name in names if name not in keys)
+                text += f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {others}"
+            self._statements[key] = text
+        return str(text)
 
     def counters(self) -> sa.Select[str, int]:
         return sa.select(schema.meta.c.key, schema.meta.c.value)
@@ -93,7 +133,7 @@ class SqliteDatabase(Database):
 def _engine(path: Path, *, size: int, begin: str | None) -> sa.Engine:
     engine = sa.create_engine(
         sa.URL.create("sqlite", database=str(path)),
-        connect_args={"check_same_thread": False, "timeout": LOCK_TIMEOUT_S},
+        connect_args={"check_same_thread": False, "timeout": LOCK_TIMEOUT_S, "cached_statements": STATEMENTS},
         json_serializer=jsontext.dumps,
         json_deserializer=jsontext.loads,
         pool_size=size,

@@ -6,8 +6,10 @@ import pytest
 import sqlalchemy as sa
 
 from helios.errors import InputError, UnavailableError
-from helios.store import Record, open_store
+from helios.store import Event, Record, SystemClock, open_store
 from helios.store.opening import database_at
+from helios.store.sqlite import ROWS
+from helios.store.store import open_database
 
 
 def test_acknowledged_writes_survive_a_power_cut(tmp_path: Path) -> None:
@@ -35,6 +37,22 @@ def test_url_names_the_same_file_as_a_path(tmp_path: Path) -> None:
     again = open_store(tmp_path / "helios.db")
     assert again.get("Job", "job") == written
     again.close()
+
+
+def test_many_rows_are_one_statement(tmp_path: Path) -> None:
+    """However many writes share a transaction, the driver is called about as often: it gives the interpreter away each
+    time."""
+    statements: list[int] = []
+    for count in (1, ROWS, 2 * ROWS):
+        database = database_at(tmp_path / f"{count}.db")
+        store = open_database(database, clock=SystemClock())
+        records = tuple(Event("Job", f"job-{number}", "uid", "Reason", "message") for number in range(count))
+        sa.event.listen(database.writer, "before_cursor_execute", lambda *_: statements.append(count))  # noqa: B023
+        store.add_events(records)
+        assert [event.name for event in store.events(limit=count)] == [event.name for event in records]
+        store.close()
+    assert statements.count(ROWS) == statements.count(1)
+    assert statements.count(2 * ROWS) == statements.count(1) + 1
 
 
 @pytest.mark.parametrize("place", ["helios.db", "mysql://host/database", "sqlite://"])
