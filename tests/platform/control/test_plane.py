@@ -130,6 +130,16 @@ def test_loop_wakes_for_a_submit_and_for_a_report(fleet: Any) -> None:
     assert not loop.is_alive()
 
 
+def test_scheduler_that_is_asked_again_while_it_rests_is_waited_for(fleet: Any) -> None:
+    """The loop sleeps until the next cycle may begin; looking whether it may, over and over, would be all it does."""
+    fleet.settle(2)
+    fleet.plane._not_before = time.monotonic() + 0.8
+    fleet.plane._watcher.schedule_at(fleet.clock.now())
+    assert 0.5 < fleet.plane._pause() <= 0.8
+    fleet.plane._not_before = 0.0
+    assert fleet.plane._pause() == 0.0
+
+
 def test_quantities_become_what_the_scheduler_counts() -> None:
     """Cores in thousandths, so that tenths of cores add up exactly."""
     request = request_of(Resources.model_validate({"cpus": 0.1, "memory": "1Gi", "accelerators": "H100:2"}))
