@@ -8,7 +8,7 @@ from helios.control import admission, fleet
 from helios.control.curriculum import owns
 from helios.control.owners import makes_jobs
 from helios.lifecycle import TERMINAL
-from helios.scheduler import Admit, CellVerdict, Decision, PendingGang, Snapshot, ordered, schedule
+from helios.scheduler import Admit, CellVerdict, Decision, PendingGang, Snapshot, queue_of, schedule
 from helios.scheduler import explain as explain_gang
 from helios.spec import AnyDocument, Curriculum, Job, Service, to_json
 from helios.store import Change, Mirror, Record, timestamp
@@ -45,7 +45,7 @@ def explain(mirror: Mirror, snapshot: Callable[[], Snapshot], kind: str, name: s
 def queue(mirror: Mirror, snapshot: Snapshot) -> list[dict[str, Any]]:
     """What waits for a place, in queue order."""
     rows = []
-    for position, gang in enumerate(ordered(snapshot.pending), 1):
+    for position, gang in enumerate(queue_of(snapshot), 1):
         record = mirror.by_uid(gang.uid)
         if record is None:
             continue

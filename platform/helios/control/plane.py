@@ -17,7 +17,7 @@ from helios.control.requests import DEFAULT_TENANT
 from helios.control.watching import Watcher
 from helios.errors import FencedError, UnavailableError
 from helios.ports import Clock, Tracker
-from helios.scheduler import Decision, schedule
+from helios.scheduler import schedule
 from helios.spec import AnyDocument, Tenant, from_json
 from helios.store import Fence, Gone, Lease, Mirror, Record, Store, SystemClock
 from helios.telemetry import metrics, tracing
@@ -125,7 +125,7 @@ class ControlPlane:
             return
         began = time.perf_counter()
         with tracing.span("control.schedule"):
-            decisions: Sequence[Decision] = schedule(self._index.snapshot(now))
+            decisions = schedule(self._index.snapshot(now)).decisions
         took = time.perf_counter() - began
         self._scheduled_version = version
         metrics.observe_decisions(len(decisions), took)

@@ -1,11 +1,24 @@
-"""Stage two: the workers of one gang on the nodes of one cell, all of them (at least the minimum) or none."""
+"""Stage two: the workers of one gang on the nodes of one cell, all of them (at least the minimum) or none.
 
-from collections.abc import Mapping
+Topology domains are gone through from the narrowest: one node, one rack, one block, one fabric, the cell. In the first
+that holds the gang, nodes are filled whole, and the rest goes where it breaks up least (fragmentation gradient).
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from helios.scheduler.decisions import CellVerdict, NodeReject, WaitReason
-from helios.scheduler.free import Free, room
-from helios.scheduler.snapshot import CellState, PendingGang, Readiness, Request
+import numpy as np
+
+from helios.scheduler.book import LEVELS, Access, Book, Bools, Ints
+from helios.scheduler.fragmentation import gradient
+from helios.scheduler.lines import Shape
+from helios.scheduler.policy import Policy
+from helios.scheduler.snapshot import Request
+
+Demand = Mapping[int, float]
+"""Share of the gangs whose workers ask for so many devices."""
+WIDTHS = ("node", *LEVELS, "cell")
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,86 +27,98 @@ class Fit:
 
     Attributes:
         nodes: the node of each worker.
-        spare: workers of the same request that the nodes used could still hold; small is a tight fit.
+        devices: for a share: the device of each worker on its node.
+        width: the narrowest topology domain that holds all of it, as an index into `WIDTHS`.
     """
 
     cell: str
+    request: Request
     nodes: tuple[str, ...]
-    spare: int
+    devices: tuple[int, ...] = ()
+    width: int = 0
 
 
-def place(gang: PendingGang, cell: CellState, free: Free) -> Fit | CellVerdict:
-    """Find nodes for as many workers as there may be, or say why not even the fewest fit."""
-    refusal = _closed(gang, cell)
-    if refusal is not None:
-        return refusal
-    look = free.look(cell.name, gang.request)
-    total = sum(look.capacities.values())
-    if total < gang.min_workers:
-        reason, message = _why(gang, cell, total, look.rejected)
-        return CellVerdict(cell.name, reason, message, len(cell.nodes), look.rejected, total)
-    chosen, spare = _best_fit(look.capacities, min(total, gang.max_workers))
-    return Fit(cell.name, chosen, spare)
+def access_of(shape: Shape, policy: Policy) -> Access:
+    """Which nodes the gang may use."""
+    allowed = policy.capacity_types.get(shape.qos)
+    asked = frozenset(shape.capacity_types)
+    types = asked & allowed if asked and allowed is not None else asked or allowed or frozenset()
+    if asked and not types:  # what it asks for its class may not have; nothing may take it
+        types = asked
+    return Access(types, shape.recovering)
 
 
-def _best_fit(capacities: Mapping[str, int], workers: int) -> tuple[tuple[str, ...], int]:
-    """Fill the roomiest nodes while a node cannot hold the rest; put the rest where it leaves the least room.
+def place(book: Book, request: Request, workers: int, capacities: Ints, *, policy: Policy, demand: Demand) -> Fit:
+    """Nodes for so many workers.
 
-    Few nodes keep a gang's traffic on fast links; a tight last node keeps roomy ones whole for others.
+    Args:
+        capacities: workers that each node may take; their sum is at least `workers`.
     """
-    chosen: list[str] = []
-    spare = 0
-    left = workers
-    open_nodes = dict(sorted(capacities.items()))
-    while left:
-        holders = [name for name, capacity in open_nodes.items() if capacity >= left]
-        name = min(holders, key=open_nodes.__getitem__) if holders else max(open_nodes, key=open_nodes.__getitem__)
-        taken = min(left, open_nodes[name])
-        spare += open_nodes.pop(name) - taken
-        chosen += [name] * taken
-        left -= taken
-    return tuple(chosen), spare
+    helios = policy.cell_stage == "helios"
+    width, inside = _domain(book, capacities, workers, levels=LEVELS if helios and policy.topology else ())
+    capacities = np.where(inside, capacities, 0)
+    weights = demand if helios and policy.fragmentation and request.accelerators else {}
+    nodes = _fill(book, request, workers, capacities, demand=weights)
+    devices = book.share_devices(request.accelerator, request.share, nodes) if request.share else ()
+    return Fit(book.cell.name, request, nodes, devices, width)
 
 
-def _closed(gang: PendingGang, cell: CellState) -> CellVerdict | None:
-    nodes = len(cell.nodes)
-    if gang.cells and cell.name not in gang.cells:
-        allowed = ", ".join(gang.cells)
-        message = f"placement.cells allows only {allowed}"
-        return CellVerdict(cell.name, WaitReason.CELL_NOT_ALLOWED, message, nodes)
-    if cell.readiness is Readiness.UNKNOWN:
-        message = cell.message or "the cell has not been heard from"
-        return CellVerdict(cell.name, WaitReason.CELL_UNKNOWN, message, nodes)
-    if cell.readiness is not Readiness.READY:
-        return CellVerdict(cell.name, WaitReason.CELL_NOT_READY, cell.message or "the cell is not ready", nodes)
-    if cell.name in dict(gang.held_off):
-        message = "it refused the last start for want of capacity and is asked again in a while"
-        return CellVerdict(cell.name, WaitReason.CELL_HELD_OFF, message, nodes)
-    return None
+def _domain(book: Book, capacities: Ints, workers: int, *, levels: Sequence[str]) -> tuple[int, Bools]:
+    """The narrowest domain that holds them all, the tightest of its level; its width and its nodes."""
+    if capacities.max(initial=0) >= workers:
+        return 0, capacities >= workers
+    for level in levels:
+        domain = book.layout.domains[level]
+        sums = np.bincount(domain, weights=capacities)
+        holds = np.flatnonzero(sums >= workers)
+        if holds.size:
+            tightest = holds[np.argmin(sums[holds])]
+            return WIDTHS.index(level), domain == tightest
+    return len(WIDTHS) - 1, np.ones(len(capacities), dtype=np.bool_)
 
 
-def _why(gang: PendingGang, cell: CellState, fits: int, rejected: Mapping[NodeReject, int]) -> tuple[WaitReason, str]:
-    request = gang.request
-    if request.accelerators and not any(node.accelerators.get(request.accelerator) for node, _ in cell.sorts):
-        return WaitReason.NO_CELL_HAS_ACCELERATOR, f"no node has {request.accelerator}"
-    whole = room(cell, request, opened=True)
-    if whole >= gang.min_workers > room(cell, request):
-        closed = {NodeReject.CORDONED: "cordoned", NodeReject.UNHEALTHY: "unhealthy"}
-        counts = ", ".join(f"{rejected[why]} {word}" for why, word in closed.items() if why in rejected)
-        return WaitReason.NODES_CLOSED, f"it would fit if all nodes took work; of {len(cell.nodes)}: {counts}"
-    if not whole:
-        return WaitReason.WORKER_DOES_NOT_FIT, f"no node could hold one worker ({wording(request)}), were it empty"
-    if whole < gang.min_workers:
-        message = f"the whole cell holds {whole} such workers, the gang needs {gang.min_workers}"
-        return WaitReason.GANG_DOES_NOT_FIT, message
-    full = ", ".join(f"{count} {reject}" for reject, count in rejected.items())
-    message = f"{fits} of at least {gang.min_workers} workers fit now" + (f"; nodes: {full}" if full else "")
-    return WaitReason.WAITING_FOR_CAPACITY, message
+def _fill(book: Book, request: Request, workers: int, capacities: Ints, *, demand: Demand) -> tuple[str, ...]:
+    """Fill the roomiest nodes, those that are near each other first; put the rest where it costs others least."""
+    open_rows = np.flatnonzero(capacities)
+    keys = [open_rows, -capacities[open_rows]]
+    keys += [
+        -np.bincount(book.layout.domains[level], weights=capacities)[book.layout.domains[level]][open_rows]
+        for level in LEVELS
+    ]
+    rows = open_rows[np.lexsort(keys)] if capacities.max() < workers else open_rows
+    filled = np.cumsum(capacities[rows])
+    whole = int(np.searchsorted(filled, workers)) if capacities.max() < workers else 0
+    rest = workers - (int(filled[whole - 1]) if whole else 0)
+    names = book.layout.names
+    chosen = [names[row] for row in rows[:whole] for _ in range(int(capacities[row]))]
+    if rest:
+        left = rows[whole:]
+        holders = left[capacities[left] >= rest]
+        chosen += [names[_gentlest(book, request, holders, rest, capacities, demand=demand)]] * rest
+    return tuple(chosen)
+
+
+def _gentlest(book: Book, request: Request, rows: Ints, workers: int, capacities: Ints, *, demand: Demand) -> int:
+    """The node that loses least of what others could use; among equals the tightest, then the first."""
+    tightness = capacities[rows]
+    if not demand:
+        return int(rows[np.argmin(tightness)])
+    free = book.free[request.accelerator][rows]
+    cost = gradient(free, workers * request.accelerators, demand)
+    return int(rows[np.lexsort((rows, tightness, cost))[0]])
+
+
+def racks(book: Book, nodes: Sequence[str]) -> int:
+    """How many racks these nodes are in."""
+    layout = book.layout
+    return len(Counter(int(layout.domains["rack"][layout.rows[name]]) for name in nodes if name in layout.rows))
 
 
 def wording(request: Request) -> str:
     """`8 x H100, 16 cpus, 64.0 GiB`."""
     parts = [f"{request.accelerators} x {request.accelerator}"] if request.accelerators else []
+    if request.share:
+        parts.append(f"{request.share / 1000:g} of a {request.accelerator}")
     parts.append(f"{request.millicpus / 1000:g} cpus")
     if request.memory:
         parts.append(f"{request.memory / 2**30:.3g} GiB")

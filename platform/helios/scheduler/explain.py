@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 
 from helios.scheduler.cell_stage import wording
-from helios.scheduler.decisions import Admit, CellVerdict, Wait, WaitReason
-from helios.scheduler.schedule import schedule
+from helios.scheduler.decisions import CellVerdict, Reservation, Wait, WaitReason
+from helios.scheduler.fleet import sums_of
+from helios.scheduler.policy import Policy
+from helios.scheduler.queue import ordered
+from helios.scheduler.quota import Quotas
+from helios.scheduler.schedule import DEFAULT, schedule
 from helios.scheduler.snapshot import PendingGang, Snapshot
 
 
@@ -17,6 +21,7 @@ class Explanation:
         reason: typed; `Admissible` where the next cycle will start it.
         cells: why each cell refused.
         unblock: what would let it start, one sentence each; any one of them may be enough.
+        reservation: the place that is kept for it, and from when.
     """
 
     uid: str
@@ -25,26 +30,37 @@ class Explanation:
     message: str
     cells: tuple[CellVerdict, ...] = ()
     unblock: tuple[str, ...] = ()
+    reservation: Reservation | None = None
 
     @property
     def ahead(self) -> int:
         return self.position - 1
 
 
-def explain(snapshot: Snapshot, uid: str) -> Explanation:
+def explain(snapshot: Snapshot, uid: str, policy: Policy = DEFAULT) -> Explanation:
     """Explain one pending gang of the snapshot. Raises `KeyError` where it is not pending."""
-    decisions = schedule(snapshot)
-    position = next((place for place, decision in enumerate(decisions, 1) if decision.uid == uid), None)
-    if position is None:
-        raise KeyError(uid)
-    decision = decisions[position - 1]
-    if isinstance(decision, Admit):
-        message = f"starts in the next cycle on cell {decision.cell}: {decision.reason}"
+    position, gang = _position(snapshot, uid, policy)
+    cycle = schedule(snapshot, policy)
+    admit = next((admit for admit in cycle.admits if admit.uid == uid), None)
+    if admit is not None:
+        message = f"starts in the next cycle on cell {admit.cell}: {admit.reason}"
         return Explanation(uid, position, "Admissible", message)
-    gang = next(gang for gang in snapshot.pending if gang.uid == uid)
-    return Explanation(
-        uid, position, decision.reason, decision.message, decision.cells, _unblock(gang, decision, snapshot)
-    )
+    wait = cycle.waits[uid]
+    advice = _unblock(gang, wait, snapshot)
+    return Explanation(uid, position, wait.reason, wait.message, wait.cells, advice, wait.reservation)
+
+
+def queue_of(snapshot: Snapshot, policy: Policy = DEFAULT) -> tuple[PendingGang, ...]:
+    """All that wait, in the order in which they are served as things stand."""
+    sums = sums_of(snapshot)
+    return tuple(ordered(snapshot, policy, Quotas(snapshot.tenants, sums.held), sums.lines))
+
+
+def _position(snapshot: Snapshot, uid: str, policy: Policy) -> tuple[int, PendingGang]:
+    for place, gang in enumerate(queue_of(snapshot, policy), 1):
+        if gang.uid == uid:
+            return place, gang
+    raise KeyError(uid)
 
 
 def _unblock(gang: PendingGang, wait: Wait, snapshot: Snapshot) -> tuple[str, ...]:
@@ -63,8 +79,10 @@ def _within_quota(gang: PendingGang, snapshot: Snapshot) -> tuple[str, ...]:
     if kind not in quotas:
         return (f"grant tenant {gang.tenant!r} some {kind}: add it to spec.quotas with a nominalQuota",)
     raised = f"raise spec.quotas[{kind}].nominalQuota of tenant {gang.tenant!r}"
-    if gang.min_workers * gang.request.accelerators > quotas[kind]:
-        return (raised, f"ask for {quotas[kind]} {kind} or fewer: no wait makes room for more")
+    quota = quotas[kind]
+    most = quota if isinstance(quota, int) else quota.nominal + (quota.borrowing or 0)
+    if gang.min_workers * gang.request.devices > most and (isinstance(quota, int) or quota.borrowing is not None):
+        return (raised, f"ask for {most} {kind} or fewer: no wait makes room for more")
     return (raised, f"wait until other work of tenant {gang.tenant!r} gives back its {kind}")
 
 
@@ -73,6 +91,10 @@ def _advice(gang: PendingGang, verdict: CellVerdict) -> str:
     sentences = {
         WaitReason.WAITING_FOR_CAPACITY: f"wait until work on cell {cell} ends: "
         f"{verdict.fits} of {gang.min_workers} workers fit now",
+        WaitReason.RESERVED_FOR_OTHERS: f"wait until gangs ahead of it have started on cell {cell}, or set a shorter "
+        "spec.timeout.run, so that it ends before they start",
+        WaitReason.MAKING_ROOM: f"wait until the gangs on cell {cell} that were told to leave are gone",
+        WaitReason.CAPACITY_TYPE_NOT_ALLOWED: f"let spec.placement.capacityTypes name what cell {cell} has",
         WaitReason.CELL_HELD_OFF: f"wait until cell {cell} is asked again for capacity",
         WaitReason.NODES_CLOSED: f"open cordoned nodes of cell {cell} (helios cell uncordon {cell}), "
         "or have unhealthy ones repaired",

@@ -1,52 +1,114 @@
-"""Stage one: which gang is next, and which cell takes it."""
+"""Stage one: which cell a gang goes to, of those that hold it now, by what it costs there in USD."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from helios.scheduler.cell_stage import Fit, place, wording
-from helios.scheduler.decisions import CellVerdict, Wait, WaitReason
-from helios.scheduler.free import Free
-from helios.scheduler.snapshot import CellState, PendingGang
-from helios.spec import QoS
+from helios.scheduler.book import Access
+from helios.scheduler.cell_stage import Fit, access_of, place
+from helios.scheduler.lines import Shape
+from helios.scheduler.policy import Policy
+from helios.scheduler.scratch import Scratch
+from helios.scheduler.snapshot import CellState, Request
+from helios.scheduler.verdicts import closed
+from helios.spec import CapacityType
 
-QOS_ORDER = {QoS.GUARANTEED: 0, QoS.STANDARD: 1, QoS.PREEMPTIBLE: 2}
-
-# What a gang is told when cells refuse for different reasons: the one that is nearest to being solved.
-_NEAREST_FIRST = (
-    WaitReason.WAITING_FOR_CAPACITY,
-    WaitReason.CELL_HELD_OFF,
-    WaitReason.NODES_CLOSED,
-    WaitReason.CELL_UNKNOWN,
-    WaitReason.CELL_NOT_READY,
-    WaitReason.GANG_DOES_NOT_FIT,
-    WaitReason.WORKER_DOES_NOT_FIT,
-    WaitReason.NO_CELL_HAS_ACCELERATOR,
-    WaitReason.CELL_NOT_ALLOWED,
-)
+HOUR = 3600.0
+SERVICE_HORIZON = 30 * 86_400.0
+"""Seconds over which the costs of what never ends are compared."""
 
 
-def ordered(pending: Iterable[PendingGang]) -> list[PendingGang]:
-    """The queue: QoS class, then priority, then age; the uid makes it total."""
-    return sorted(pending, key=lambda gang: (QOS_ORDER[gang.qos], -gang.priority, gang.submitted_at, gang.uid))
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A cell that holds the gang now.
+
+    Attributes:
+        cost: USD that it costs to run there, waiting for data and slower devices among it.
+        used: share of the cell's devices of that type that are held, 0 to 1.
+    """
+
+    cell: str
+    request: Request
+    workers: int
+    cost: float
+    used: float
 
 
-def choose(gang: PendingGang, cells: Sequence[CellState], free: Free) -> Fit | Wait:
-    """The feasible cell that gives the most workers, then the tightest fit, then the first by name; or why none."""
-    results = [place(gang, cell, free) for cell in sorted(cells, key=lambda cell: cell.name)]
-    fits = [result for result in results if isinstance(result, Fit)]
-    if fits:
-        return min(fits, key=lambda fit: (-len(fit.nodes), fit.spare, fit.cell))
-    return _nowhere(gang, [result for result in results if isinstance(result, CellVerdict)])
+def choose(shape: Shape, scratch: Scratch, *, most: int) -> Fit | None:
+    """The cheapest cell that holds at least the fewest workers now, and the nodes there; None where none does.
 
-
-def _nowhere(gang: PendingGang, verdicts: Sequence[CellVerdict]) -> Wait:
-    if not verdicts:
-        return Wait(gang.uid, WaitReason.NO_CELL, "there is no cell yet")
-    nearest = min(verdicts, key=lambda verdict: _NEAREST_FIRST.index(verdict.reason))
-    request = gang.request
-    if nearest.reason is WaitReason.NO_CELL_HAS_ACCELERATOR:
-        message = f"no cell that may take it has {request.accelerator} (each worker asks for {wording(request)})"
-    elif nearest.reason is WaitReason.CELL_NOT_ALLOWED:
-        message = f"none of the cells that it allows exists: {', '.join(gang.cells)}"
+    Args:
+        most: workers that the quota allows.
+    """
+    policy = scratch.policy
+    access = access_of(shape, policy)
+    offers = list(_offers(shape, scratch, access, most=most))
+    if not offers:
+        return None
+    if policy.global_stage == "least_loaded":
+        best = min(offers, key=lambda offer: (offer.used, offer.cell))
     else:
-        message = f"{nearest.cell}: {nearest.message}"
-    return Wait(gang.uid, nearest.reason, message, tuple(verdicts))
+        # Prices within a cent are alike; then the fullest cell, so that emptier ones stay whole for large gangs.
+        best = min(offers, key=lambda offer: (round(offer.cost, 2), -offer.workers, -offer.used, offer.cell))
+    ends_at = expected_end(shape, policy, scratch.now)
+    capacities = scratch.capacities(best.cell, shape, best.request, access, ends_at=ends_at)
+    demand = scratch.demand(best.request.accelerator)
+    return place(scratch.book(best.cell), best.request, best.workers, capacities, policy=policy, demand=demand)
+
+
+def expected_end(shape: Shape, policy: Policy, now: float) -> float:
+    """When a gang would be over that starts now."""
+    return now + (policy.unknown_estimate if shape.estimate is None else shape.estimate)
+
+
+def _offers(shape: Shape, scratch: Scratch, access: Access, *, most: int) -> Iterator[Offer]:
+    ends_at = expected_end(shape, scratch.policy, scratch.now)
+    for cell in scratch.cells:
+        if closed(shape, cell) is not None:
+            continue
+        for request in shape.requests:
+            if scratch.fits(cell.name, request, access) < shape.min_workers:
+                continue
+            fits = int(scratch.capacities(cell.name, shape, request, access, ends_at=ends_at).sum())
+            workers = min(fits, shape.max_workers, most)
+            if workers >= shape.min_workers:
+                cost = running_cost(shape, cell, request, workers, scratch=scratch, access=access)
+                used = scratch.book(cell.name).used_share(request.accelerator)
+                yield Offer(cell.name, request, workers, cost, used)
+
+
+def running_cost(
+    shape: Shape, cell: CellState, request: Request, workers: int, *, scratch: Scratch, access: Access
+) -> float:
+    """USD that it costs to run the gang there: devices, idle time while data arrives, egress, and all eggs in one."""
+    policy = scratch.policy
+    devices = workers * request.devices
+    estimate = policy.unknown_estimate if shape.estimate is None else min(shape.estimate, SERVICE_HORIZON)
+    speed = policy.speeds.get(request.accelerator, 1.0) * float((workers / shape.max_workers) ** policy.speedup)
+    arrival, egress = _data(shape, cell, scratch)
+    hours = (estimate / speed + arrival) / HOUR
+    # Devices cost what they cost; the gang's time is worth what all the devices that it could use are worth.
+    waiting = shape.max_workers * request.devices * policy.device_hour
+    cost = hours * (devices * _price(cell, request.accelerator, access) + waiting) + egress
+    if shape.spread:
+        book = scratch.book(cell.name)
+        placed = sum(scratch.book(one.name).spreads[shape.spread] for one in scratch.cells)
+        cost += policy.spread * workers * (book.spreads[shape.spread] / placed if placed else 0.0)
+    return cost
+
+
+def _data(shape: Shape, cell: CellState, scratch: Scratch) -> tuple[float, float]:
+    """Seconds until its data is in the cell, and USD of egress."""
+    sources = [*shape.data, *([(shape.home, shape.checkpointed)] if shape.checkpointed else [])]
+    size = egress = 0.0
+    egresses = {one.name: one.egress for one in scratch.cells} if sources else {}
+    for source, gib in sources:
+        if source != cell.name:
+            size += gib
+            egress += gib * egresses.get(source, 0.0)
+    return size / cell.ingress_rate, egress
+
+
+def _price(cell: CellState, accelerator: str, access: Access) -> float:
+    """USD a device and hour of the cheapest capacity that it may use and the cell has."""
+    types = access.types or frozenset(CapacityType)
+    return min((cost for (kind, how), cost in cell.prices.items() if kind == accelerator and how in types), default=0.0)

@@ -16,14 +16,22 @@ class Policy:
         patience: seconds after which a waiting gang of a class goes ahead of all fair shares, in order of age, with a
             reservation: the bound on starvation (docs/concepts/scheduling.md).
         half_life: seconds after which a tenant's past use counts half.
-        short_first: how much the expected length of a gang counts in the order of a tenant's queue: 0 is by age,
-            1 by response ratio (wait over expected run).
+        short_first: how much the expected length of a gang counts in the order of a class: 0 is by age, 1 by response
+            ratio (wait over expected run).
+        size_weight: how much its number of devices counts in that: 1 orders by device-seconds.
+        head_start: seconds of wait that each gang has from the beginning, so that short ones need not wait first.
+        fair_share: how much it counts what the tenant holds and has had lately: 0 is not at all.
         unknown_estimate: seconds that a gang is taken to run of which nothing is known.
         backfill: whether gangs may pass one that waits with a reservation; without it the head of a class blocks it.
         reservations: how many gangs may have one at a time, one a cell at most.
         preemption: whether gangs may be asked to leave for others.
         min_run: seconds that a gang of a class runs before it may be preempted, from its admission.
+        preempt_after: seconds that a gang of a class has waited before others are stopped for it.
+        at_any_cost: classes for which others are stopped whatever that loses; for the rest it must lose less than the
+            wait that it saves.
         preemption_gap: seconds between two grants, fleet-wide.
+        preemption_tries: gangs for which a way is looked for in one cycle.
+        leaving: seconds within which a place that is foreseen is waited for, and nobody is stopped.
         job_budget: preemptions of one gang, after which it is left alone.
         tenant_budget: preemptions of one tenant's gangs within the window, after which they are left alone.
         default_loss: seconds of work that a gang is charged which never said that it wrote a checkpoint.
@@ -38,8 +46,7 @@ class Policy:
         device_hour: USD that an idle device costs an hour, to weigh waiting against prices.
         capacity_types: of the nodes that a class may use.
         speeds: relative speed by accelerator type; 1 where it is missing.
-        global_stage: `helios`, or `least_loaded` (the control: the feasible cell with the lowest allocated share), or
-            `home` (each tenant has its cell).
+        global_stage: `helios`, or `least_loaded` (the control: the feasible cell with the lowest allocated share).
         cell_stage: `helios`, or `best_fit` (the control).
     """
 
@@ -48,12 +55,19 @@ class Policy:
     )
     half_life: float = 7 * 86_400.0
     short_first: float = 1.0
+    size_weight: float = 0.5
+    head_start: float = 600.0
+    fair_share: float = 0.5
     unknown_estimate: float = 86_400.0
     backfill: bool = True
     reservations: int = 32
     preemption: bool = True
     min_run: Mapping[QoS, float] = field(default_factory=lambda: {QoS.STANDARD: 1800.0, QoS.PREEMPTIBLE: 120.0})
+    preempt_after: Mapping[QoS, float] = field(default_factory=lambda: {QoS.STANDARD: 60.0})
+    at_any_cost: frozenset[QoS] = frozenset({QoS.GUARANTEED})
     preemption_gap: float = 0.0
+    preemption_tries: int = 2
+    leaving: float = 120.0
     job_budget: int = 5
     tenant_budget: int = 1000
     default_loss: float = 3600.0

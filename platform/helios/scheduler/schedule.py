@@ -1,51 +1,235 @@
 """One scheduling cycle, on one page."""
 
-from helios.scheduler import quota
-from helios.scheduler.decisions import Admit, Decision, Wait
-from helios.scheduler.free import Free
-from helios.scheduler.global_stage import choose, ordered
-from helios.scheduler.snapshot import PendingGang, Snapshot, TenantState
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from helios.scheduler.backfill import keep_headroom, reserve
+from helios.scheduler.cell_stage import WIDTHS, Fit
+from helios.scheduler.decisions import Admit, Change, Decision, Reservation, Wait, WaitReason
+from helios.scheduler.defragmentation import defragment
+from helios.scheduler.elastic import grow
+from helios.scheduler.global_stage import choose, expected_end
+from helios.scheduler.lines import Shape
+from helios.scheduler.policy import Policy
+from helios.scheduler.preemption import plan
+from helios.scheduler.queue import Head, Queue
+from helios.scheduler.quota import Allowance
+from helios.scheduler.scratch import Scratch
+from helios.scheduler.snapshot import NO_END, PendingGang, RunningGang, Snapshot
+from helios.scheduler.verdicts import nowhere
+
+DEFAULT = Policy()
+GAIN_HORIZON = 6 * 3600.0
+"""Seconds of waiting that are counted where nothing says when a gang would start otherwise."""
 
 
-def schedule(snapshot: Snapshot) -> tuple[Decision, ...]:
-    """Decide for every pending gang, in queue order.
+def schedule(snapshot: Snapshot, policy: Policy = DEFAULT) -> "Cycle":
+    """Give places away, keep some for those that come first, and ask others to leave where that is worth it."""
+    # 1. What is free, and what services will need soon.
+    cycle = _Running(snapshot, policy)
+    for headroom in snapshot.headroom:
+        keep_headroom(headroom, cycle.scratch)
+    # 2. The queue in its order, a line of equals at a time.
+    while head := cycle.queue.next():
+        # 3. May the tenant hold this much, of its own or borrowed?
+        allowance = cycle.allowance(head)
+        if allowance.devices < head.shape.devices:
+            cycle.over_quota(head, allowance)
+        # 4. What had no place a moment ago has none now: within a cycle, free resources only shrink.
+        elif head.shape in cycle.refused or cycle.is_blocked(head):
+            cycle.refuse(head)
+        # 5. Stage one finds the cell, stage two the nodes; what is given is gone for the next in line.
+        elif (fit := cycle.choose(head, allowance)) is not None:
+            cycle.admit(head, fit)
+        # 6. The first that have no place get one for later, which those behind them must not delay.
+        else:
+            cycle.reserve(head)
+    # 7. At most one gang a cycle has room made for it, by stopping others or by moving them.
+    cycle.make_room()
+    # 8. What nobody waits for goes to gangs that can grow.
+    cycle.grow()
+    return cycle.result()
 
-    A gang that waits holds nothing back: those behind it may start where it cannot.
+
+@dataclass(frozen=True)
+class Cycle:
+    """What a cycle decided.
+
+    Attributes:
+        admits: in the order in which they were given their places.
+        changes: what running gangs are asked to do, all for the same beneficiary but for those that grow.
+        reservations: places that are kept, with their expected times.
+        next_look: when time alone changes what is decided; infinity where nothing will.
     """
-    # 1. What is free once everything that runs, or was admitted, has what it holds.
-    free = Free(snapshot)
-    tenants = {tenant.name: tenant for tenant in snapshot.tenants}
-    decisions: list[Decision] = []
-    # What had no place a moment ago has none now: within a cycle the free resources only shrink.
-    refused: dict[tuple[object, ...], Wait] = {}
-    # 2. The queue in its order.
-    for gang in ordered(snapshot.pending):
-        # 3. May the tenant hold this much?
-        tenant = tenants.get(gang.tenant) or TenantState(gang.tenant, {})
-        allowed, over_quota = quota.check(gang, tenant, free)
-        if allowed is None:
-            assert over_quota is not None
-            decisions.append(over_quota)
-            continue
-        # 4. Stage one asks stage two of every cell for a place, and takes the best.
-        shape = (gang.request, gang.min_workers, gang.cells, gang.held_off)
-        if shape in refused:
-            same = refused[shape]
-            decisions.append(Wait(gang.uid, same.reason, same.message, same.cells))
-            continue
-        fit = choose(allowed, snapshot.cells, free)
-        if isinstance(fit, Wait):
-            refused[shape] = fit
-            decisions.append(fit)
-            continue
-        # 5. What it was given is gone for the next in line.
-        free.take(gang.tenant, fit.cell, fit.nodes, gang.request)
-        decisions.append(Admit(gang.uid, fit.cell, fit.nodes, len(fit.nodes), _reason(gang, fit.nodes)))
-    return tuple(decisions)
+
+    admits: tuple[Admit, ...]
+    changes: tuple[Change, ...]
+    reservations: tuple[Reservation, ...]
+    next_look: float
+    _waiting: tuple[tuple[Shape, tuple[PendingGang, ...], Wait | None], ...] = field(repr=False)
+    _scratch: Scratch = field(repr=False, compare=False)
+
+    @cached_property
+    def waits(self) -> Mapping[str, Wait]:
+        """The decision on each gang that waits, by uid. Put into words when it is first asked for."""
+        kept = {reservation.uid: reservation for reservation in self.reservations}
+        helped = {change.beneficiary for change in self.changes if change.beneficiary}
+        words: dict[Shape, Wait] = {}
+        waits: dict[str, Wait] = {}
+        for shape, gangs, known in self._waiting:
+            if known is None and shape not in words:
+                words[shape] = nowhere("", shape, self._scratch)
+            general = known or words[shape]
+            for gang in gangs:
+                waits[gang.uid] = _own(gang.uid, general, kept.get(gang.uid), making_room=gang.uid in helped)
+        return waits
+
+    @cached_property
+    def decisions(self) -> tuple[Decision, ...]:
+        """An admission or a wait for each gang of the queue."""
+        return (*self.admits, *self.waits.values())
+
+    def __iter__(self) -> Iterator[Decision]:
+        return iter(self.decisions)
+
+    def __len__(self) -> int:
+        return len(self.admits) + sum(len(gangs) for _, gangs, _ in self._waiting)
 
 
-def _reason(gang: PendingGang, nodes: tuple[str, ...]) -> str:
-    wanted = f" of up to {gang.max_workers}" if len(nodes) < gang.max_workers else ""
-    workers = "1 worker" if len(nodes) == 1 else f"{len(nodes)} workers"
-    machines = "1 node" if len(set(nodes)) == 1 else f"{len(set(nodes))} nodes"
-    return f"{workers}{wanted} on {machines}"
+class _Running:
+    """A cycle while it goes on."""
+
+    def __init__(self, snapshot: Snapshot, policy: Policy) -> None:
+        self.snapshot, self.policy = snapshot, policy
+        self.scratch = Scratch(snapshot, policy)
+        self.queue = Queue(self.scratch.sums.lines, snapshot, policy, self.scratch.quotas)
+        self.refused: set[Shape] = set()
+        self.admits: list[Admit] = []
+        self.changes: list[Change] = []
+        self.reservations: list[Reservation] = []
+        self.waiting: list[tuple[Shape, tuple[PendingGang, ...], Wait | None]] = []
+        self.blocked: dict[str, PendingGang] = {}
+        self.hopeful: list[tuple[Head, Reservation | None, float]] = []
+
+    def allowance(self, head: Head) -> Allowance:
+        return self.scratch.quotas.allowance(head.gang.tenant, head.shape.request.accelerator)
+
+    def is_blocked(self, head: Head) -> bool:
+        """Without backfill nobody passes one that waits for the same devices."""
+        return not self.policy.backfill and head.shape.request.accelerator in self.blocked
+
+    def choose(self, head: Head, allowance: Allowance) -> Fit | None:
+        devices = head.shape.request.devices
+        most = int(min(allowance.devices / devices, head.shape.max_workers)) if devices else head.shape.max_workers
+        return choose(head.shape, self.scratch, most=most)
+
+    def admit(self, head: Head, fit: Fit) -> None:
+        gang, quotas = head.gang, self.scratch.quotas
+        kind = fit.request.accelerator
+        before = quotas.borrowed(gang.tenant, kind)
+        self.scratch.enter(_started(gang, fit, expected_end(head.shape, self.policy, self.snapshot.now)))
+        borrowed = quotas.borrowed(gang.tenant, kind) - before
+        reason = _reason(gang, fit, borrowed)
+        self.admits.append(
+            Admit(gang.uid, fit.cell, fit.nodes, len(fit.nodes), reason, fit.request, fit.devices, borrowed)
+        )
+        self.queue.served(head)
+
+    def over_quota(self, head: Head, allowance: Allowance) -> None:
+        needs = head.shape.devices
+        message = f"{allowance.message}; this needs {needs:g} more" if allowance.granted else allowance.message
+        wait = Wait(head.gang.uid, WaitReason.QUOTA_EXCEEDED, message)
+        self.waiting.append((head.shape, self.queue.close(head), wait))
+        if allowance.own >= needs:  # its own is lent out
+            self.hopeful.append((head, None, needs - allowance.devices))
+
+    def refuse(self, head: Head) -> None:
+        self.waiting.append((head.shape, self.queue.close(head), None))
+
+    def reserve(self, head: Head) -> None:
+        self.refused.add(head.shape)
+        self.blocked.setdefault(head.shape.request.accelerator, head.gang)
+        found = None
+        if self.policy.backfill and len(self.reservations) < self.policy.reservations:
+            found = reserve(head.gang, head.shape, self.scratch)
+            if found is not None:
+                self.reservations.append(found)
+        self.hopeful.append((head, found, 0.0))
+        self.refuse(head)
+
+    def make_room(self) -> None:
+        """For the first in the queue for which that is possible and worth it."""
+        policy, now, last = self.policy, self.snapshot.now, self.snapshot.last_preemption
+        if not policy.preemption or (last is not None and now - last < policy.preemption_gap):
+            return
+        for head, reservation, lacking in self.hopeful[: policy.preemption_tries]:
+            gang = head.gang
+            soon = reservation is not None and reservation.at <= now + policy.leaving
+            if soon or now - gang.submitted_at < policy.preempt_after.get(gang.qos, 0.0):
+                continue
+            wait = min(GAIN_HORIZON, reservation.at - now) if reservation else GAIN_HORIZON
+            gain = head.shape.devices * wait
+            found = plan(gang, head.shape, self.scratch, lacking=lacking)
+            if found is not None and (found.cost < gain or gang.qos in policy.at_any_cost):
+                self.changes = list(found.changes(gang))
+            elif policy.defragmentation and not lacking:
+                self.changes = list(defragment(gang, head.shape, self.scratch, gain=gain))
+            if self.changes:
+                return
+
+    def grow(self) -> None:
+        if self.policy.elastic:
+            self.changes += grow(self.scratch, frozenset(self.blocked))
+
+    def result(self) -> Cycle:
+        return Cycle(
+            tuple(self.admits),
+            tuple(self.changes),
+            tuple(self.reservations),
+            self._next_look(),
+            tuple(self.waiting),
+            self.scratch,
+        )
+
+    def _next_look(self) -> float:
+        """Patience that runs out, a cell that may be asked again, an end that was foreseen."""
+        now = self.snapshot.now
+        looks = [reservation.at for reservation in self.reservations]
+        for _, gangs, _ in self.waiting:
+            head = gangs[0]
+            looks.append(head.submitted_at + self.policy.patience.get(head.qos, NO_END))
+            looks += [until for _, until in head.held_off]
+        return min((look for look in looks if look > now), default=NO_END)
+
+
+def _started(gang: PendingGang, fit: Fit, ends_at: float) -> RunningGang:
+    return RunningGang(
+        gang.uid,
+        gang.tenant,
+        fit.cell,
+        fit.nodes,
+        fit.request,
+        fit.devices,
+        gang.qos,
+        gang.priority,
+        ends_at=None if ends_at == NO_END else ends_at,
+        spread=gang.spread,
+    )
+
+
+def _own(uid: str, wait: Wait, reservation: Reservation | None, *, making_room: bool) -> Wait:
+    if making_room:
+        message = "others were told to leave, and their place is kept for it"
+        return Wait(uid, WaitReason.MAKING_ROOM, message, wait.cells, reservation)
+    return Wait(uid, wait.reason, wait.message, wait.cells, reservation)
+
+
+def _reason(gang: PendingGang, fit: Fit, borrowed: float) -> str:
+    count, machines = len(fit.nodes), len(set(fit.nodes))
+    wanted = f" of up to {gang.max_workers}" if count < gang.max_workers else ""
+    workers = "1 worker" if count == 1 else f"{count} workers"
+    where = "1 node" if machines == 1 else f"{machines} nodes"
+    width = f" of one {WIDTHS[fit.width]}" if machines > 1 and 0 < fit.width < len(WIDTHS) - 1 else ""
+    loan = f", {borrowed:g} {fit.request.accelerator} of it borrowed" if borrowed else ""
+    return f"{workers}{wanted} on {where}{width}{loan}"

@@ -1,0 +1,123 @@
+"""Reservations: where and when a gang that waits will start, so that gangs behind it fill gaps and never delay it.
+
+EASY backfilling (Lifka, "The ANL/IBM SP scheduling system", 1995), node by node and with several reservations: gangs
+that end before the reserved moment may use anything; others only what the reserved gang will not need.
+"""
+
+import heapq
+from bisect import bisect_right
+from collections.abc import Iterator
+
+import numpy as np
+
+from helios.scheduler.book import Access, Book, room
+from helios.scheduler.cell_stage import access_of, place
+from helios.scheduler.decisions import Reservation
+from helios.scheduler.lines import Shape
+from helios.scheduler.scratch import Kept, Scratch
+from helios.scheduler.snapshot import Headroom, PendingGang, Request, RunningGang
+from helios.scheduler.verdicts import closed
+from helios.spec import QoS
+
+CANDIDATES = 3
+"""Cells that are asked when they would have room: those where most of the gang fits already."""
+_LEAST_OVERRUN = 60.0
+
+
+def reserve(gang: PendingGang, shape: Shape, scratch: Scratch) -> Reservation | None:
+    """Keep a place for the gang where it will be free first; None where none can be foreseen."""
+    access = access_of(shape, scratch.policy)
+    options = [
+        (-scratch.fits(cell.name, request, access), cell.name, request)
+        for cell in scratch.cells
+        for request in shape.requests
+        if _may_reserve(shape, cell.name, scratch) and room(cell, request, access) >= shape.min_workers
+    ]
+    found = []
+    for _, cell, request in heapq.nsmallest(CANDIDATES, options, key=lambda option: option[:2]):
+        start = _first_room(scratch.book(cell), request, access, shape.min_workers, scratch.now)
+        if start is not None:
+            found.append((start[0], cell, request, start[1]))
+    if not found:
+        return None
+    at, cell, request, book = min(found, key=lambda one: one[:2])
+    capacities = book.look(request, access).capacities
+    demand = scratch.demand(request.accelerator)
+    fit = place(book, request, shape.min_workers, capacities, policy=scratch.policy, demand=demand)
+    book.take(request, fit.nodes, fit.devices)
+    reservation = Reservation(gang.uid, cell, at, fit.nodes)
+    scratch.keep(cell, Kept(at, book, reservation=reservation))
+    return reservation
+
+
+def _may_reserve(shape: Shape, cell: str, scratch: Scratch) -> bool:
+    """One reservation a cell, so that each is exact; headroom does not count."""
+    if any(kept.reservation is not None for kept in scratch.kept.get(cell, ())):
+        return False
+    return closed(shape, scratch.book(cell).cell) is None
+
+
+def _first_room(book: Book, request: Request, access: Access, workers: int, now: float) -> tuple[float, Book] | None:
+    """The moment at which so many workers will fit, and the book of that moment.
+
+    None where no end is foreseen, and where it fits now: then it is kept room that it must not use.
+    """
+    usable = book.layout.usable(access)
+    future = book.copy()
+    total = future.look(request, access).total
+    if total >= workers:
+        return None
+    for at, gang in departures(book, now):
+        if not _matters(gang, request):
+            continue
+        rows = np.array(sorted({book.layout.rows[name] for name in gang.nodes if name in book.layout.rows}), dtype=int)
+        before = future.fitting_on(request, rows)
+        future.take(gang.request, gang.nodes, gang.devices, sign=-1)
+        after = future.fitting_on(request, rows)
+        total += int((np.where(usable[rows], after, 0) - np.where(usable[rows], before, 0)).sum())
+        if total >= workers:
+            return at, future
+    return None
+
+
+def _matters(gang: RunningGang, request: Request) -> bool:
+    """Whether its end could make room for such a worker."""
+    return not request.accelerator or gang.request.accelerator in ("", request.accelerator)
+
+
+def departures(book: Book, now: float) -> Iterator[tuple[float, RunningGang]]:
+    """Who is expected to leave, the earliest first.
+
+    Those that were told to go are gone when they have to be. A gang that outran its estimate is taken to go on for as
+    long as it has run beyond it: of heavy-tailed run times, what lasted long lasts longer.
+    """
+    ends = book.ends()
+    late = bisect_right(ends, (now, chr(0x10FFFF)))
+    overrun = sorted((now + max(_LEAST_OVERRUN, now - end), uid) for end, uid in ends[:late])
+    told = sorted((max(now, gang.leaving_at or now), uid) for uid, gang in book.leaving.items())
+    gone: set[str] = set()
+    for at, uid in heapq.merge(told, overrun, ends[late:]):
+        if uid not in gone:
+            gone.add(uid)
+            yield at, book.gangs[uid]
+
+
+def keep_headroom(headroom: Headroom, scratch: Scratch) -> None:
+    """Hold room for replicas that a service will probably need; `preemptible` work may use it meanwhile."""
+    left = headroom.replicas
+    access = Access(scratch.policy.capacity_types.get(QoS.GUARANTEED, frozenset()))
+    fits = [(scratch.fits(cell.name, headroom.request, access), cell.name) for cell in scratch.cells]
+    for fitting, cell in sorted(fits, key=lambda one: (-one[0], one[1])):
+        if not left or (headroom.cells and cell not in headroom.cells) or not fitting:
+            continue
+        kept = next((one for one in scratch.kept.get(cell, ()) if one.reservation is None), None)
+        if kept is None:
+            kept = Kept(scratch.now, scratch.book(cell).copy(), lent_to=frozenset({QoS.PREEMPTIBLE, QoS.GUARANTEED}))
+            scratch.keep(cell, kept)
+        look = kept.book.look(headroom.request, access)
+        workers = min(left, look.total)
+        if workers:
+            demand = scratch.demand(headroom.request.accelerator)
+            fit = place(kept.book, headroom.request, workers, look.capacities, policy=scratch.policy, demand=demand)
+            kept.book.take(headroom.request, fit.nodes, fit.devices)
+            left -= workers

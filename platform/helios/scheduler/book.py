@@ -1,0 +1,345 @@
+"""What is free in one cell, node by node, as arrays: a book is opened with the totals, and gangs are entered in it."""
+
+import copy
+from bisect import bisect_left, insort
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from helios.scheduler.decisions import NodeReject
+from helios.scheduler.snapshot import CellState, Request, RunningGang
+from helios.spec import CapacityType
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+BOUNDLESS = 1_000_000
+"""Workers that a node holds of a request that asks for nothing."""
+WHOLE = 1000
+"""Thousandths of a device."""
+LEVELS = ("rack", "block", "fabric")
+"""Topology domains, from the narrowest; the widest is the cell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Which nodes a gang may use at all.
+
+    Attributes:
+        types: capacity types; empty means any.
+        spares: whether spare nodes are open to it.
+    """
+
+    types: frozenset[CapacityType] = frozenset()
+    spares: bool = False
+
+
+ANY = Access()
+
+
+class Layout:
+    """What does not change about a cell's nodes while its state stays the same; row `i` of each array is a node."""
+
+    def __init__(self, cell: CellState) -> None:
+        nodes = cell.nodes
+        self.names = tuple(node.name for node in nodes)
+        self.rows = {name: row for row, name in enumerate(self.names)}
+        self.millicpus = np.array([node.millicpus for node in nodes], dtype=np.int64)
+        self.memory = np.array([node.memory for node in nodes], dtype=np.int64)
+        kinds = sorted({kind for node in nodes for kind, count in node.accelerators.items() if count})
+        self.totals = {
+            kind: np.array([node.accelerators.get(kind, 0) for node in nodes], dtype=np.int64) for kind in kinds
+        }
+        self.healthy = np.array([node.healthy for node in nodes], dtype=np.bool_)
+        self.cordoned = np.array([node.cordoned for node in nodes], dtype=np.bool_)
+        self.spare = np.array([node.spare for node in nodes], dtype=np.bool_)
+        self._types = tuple(node.capacity_type for node in nodes)
+        self._usable: dict[Access, Bools] = {}
+        self.rooms: dict[tuple[Request, Access, bool], int] = {}
+        # A rack is one of its block, and a block one of its fabric: equal names elsewhere are other domains.
+        places = [(node.topology.fabric, node.topology.block, node.topology.rack) for node in nodes]
+        self.domains = {level: _numbered([place[:depth] for place in places]) for level, depth in _DEPTHS.items()}
+
+    def usable(self, access: Access) -> Bools:
+        """Nodes that take new work of this kind."""
+        if access not in self._usable:
+            mask = self.healthy & ~self.cordoned
+            if not access.spares:
+                mask &= ~self.spare
+            if access.types:
+                mask &= self.allowed(access)
+            self._usable[access] = mask
+        return self._usable[access]
+
+    def allowed(self, access: Access) -> Bools:
+        """Nodes of a capacity type that may be used."""
+        return np.array([not access.types or kind in access.types for kind in self._types], dtype=np.bool_)
+
+    @cached_property
+    def devices(self) -> Mapping[str, int]:
+        """Devices on nodes that take work, by type."""
+        usable = self.usable(Access(spares=True))
+        return {kind: int(total[usable].sum()) for kind, total in self.totals.items()}
+
+    def price(self, cell: CellState, row: int, accelerator: str) -> float:
+        """USD a device and hour on that node."""
+        return cell.prices.get((accelerator, self._types[row]), 0.0)
+
+    def preemptible(self, row: int) -> bool:
+        """Whether the provider may take the node away."""
+        return self._types[row] is CapacityType.PREEMPTIBLE
+
+
+_DEPTHS = {"rack": 3, "block": 2, "fabric": 1}
+
+
+def _numbered(keys: Sequence[tuple[str, ...]]) -> Ints:
+    numbers: dict[tuple[str, ...], int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a cell can take of one request.
+
+    Attributes:
+        capacities: workers that fit on each node.
+        total: their sum, at most `BOUNDLESS`.
+    """
+
+    capacities: Ints
+    total: int
+
+
+class Book:
+    """One cell's free resources and the gangs that hold the rest. Copy it before it is changed, where others look on.
+
+    Attributes:
+        free: whole devices that nobody holds any part of, by type.
+        gangs: what is entered, by uid.
+        leaving: those of them that were told to go, by uid.
+        elastic: those of them that may have another number of workers, by uid.
+        spreads: workers by the name that they share with gangs which should not all be in one cell.
+    """
+
+    def __init__(self, cell: CellState, layout: Layout) -> None:
+        self.cell = cell
+        self.layout = layout
+        self.millicpus = layout.millicpus.copy()
+        self.memory = layout.memory.copy()
+        self.free = {kind: total.copy() for kind, total in layout.totals.items()}
+        self.gangs: dict[str, RunningGang] = {}
+        self.spreads: Counter[str] = Counter()
+        self.leaving: dict[str, RunningGang] = {}
+        self.elastic: dict[str, RunningGang] = {}
+        self._ends: list[tuple[float, str]] = []
+        self._shared: dict[tuple[str, int], dict[int, int]] = {}
+        self._looks: dict[tuple[Request, Access], Look] = {}
+
+    @classmethod
+    def of(cls, cell: CellState, gangs: Iterable[RunningGang] = ()) -> "Book":
+        """A book of that cell with these gangs entered."""
+        book = cls(cell, layout_of(cell))
+        for gang in gangs:
+            book.enter(gang)
+        return book
+
+    def copy(self) -> "Book":
+        """Another book that says the same and may be changed."""
+        twin = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, np.ndarray | dict | list):
+                setattr(twin, name, value.copy())
+        twin.free = {kind: free.copy() for kind, free in self.free.items()}
+        twin._shared = {key: devices.copy() for key, devices in self._shared.items()}  # noqa: SLF001 - its own class
+        return twin
+
+    # Entries ----------------------------------------------------------------------------------------------------------
+
+    def enter(self, gang: RunningGang) -> None:
+        """It holds its place from now on. A node that the cell no longer shows is passed over."""
+        self.gangs[gang.uid] = gang
+        if gang.ends_at is not None:
+            insort(self._ends, (gang.ends_at, gang.uid))
+        if gang.leaving_at is not None:
+            self.leaving[gang.uid] = gang
+        if gang.fewest < gang.most:
+            self.elastic[gang.uid] = gang
+        if gang.spread:
+            self.spreads[gang.spread] += len(gang.nodes)
+        self.take(gang.request, gang.nodes, gang.devices)
+
+    def remove(self, uid: str) -> RunningGang:
+        """Its place is free again. Raises `KeyError` where it is not entered."""
+        gang = self.gangs.pop(uid)
+        if gang.ends_at is not None:
+            place = bisect_left(self._ends, (gang.ends_at, uid))
+            del self._ends[place]
+        self.leaving.pop(uid, None)
+        self.elastic.pop(uid, None)
+        if gang.spread:
+            self.spreads[gang.spread] -= len(gang.nodes)
+        self.take(gang.request, gang.nodes, gang.devices, sign=-1)
+        return gang
+
+    def take(self, request: Request, nodes: Sequence[str], devices: Sequence[int] = (), *, sign: int = 1) -> None:
+        """Hold (or with `sign=-1` give back) one worker on each of `nodes`, without an entry."""
+        self._looks.clear()
+        rows = self.layout.rows
+        whole = self.free.get(request.accelerator) if request.accelerators else None
+        for name, workers in Counter(nodes).items():
+            row = rows.get(name)
+            if row is None:
+                continue
+            self.millicpus[row] -= sign * workers * request.millicpus
+            self.memory[row] -= sign * workers * request.memory
+            if whole is not None:
+                whole[row] -= sign * workers * request.accelerators
+        if request.share:
+            for name, device in zip(nodes, devices, strict=True):
+                if name in rows:
+                    self._take_share(request.accelerator, rows[name], device, sign * request.share)
+
+    def _take_share(self, kind: str, row: int, device: int, thousandths: int) -> None:
+        shared = self._shared.setdefault((kind, row), {})
+        free = self.free.get(kind)
+        if device not in shared and free is not None:
+            free[row] -= 1
+        shared[device] = shared.get(device, 0) + thousandths
+        if shared[device] <= 0:
+            del shared[device]
+            if free is not None:
+                free[row] += 1
+        if not shared:
+            del self._shared[kind, row]
+
+    # Looks ------------------------------------------------------------------------------------------------------------
+
+    def look(self, request: Request, access: Access = ANY) -> Look:
+        """What fits now; found once for all gangs that ask for the same, until an entry changes."""
+        key = (request, access)
+        found = self._looks.get(key)
+        if found is None:
+            capacities = np.where(self.layout.usable(access), self.fitting(request), 0)
+            found = self._looks[key] = Look(capacities, int(min(capacities.sum(), BOUNDLESS)))
+        return found
+
+    def fitting(self, request: Request) -> Ints:
+        """Workers that each node's free resources hold, whether the node takes new work or not."""
+        capacities = np.full(len(self.layout.names), BOUNDLESS, dtype=np.int64)
+        if request.accelerator:
+            free = self.free.get(request.accelerator)
+            if free is None:
+                return np.zeros_like(capacities)
+            capacities = free // request.accelerators if request.accelerators else self._sharing(request, free)
+        if request.millicpus:
+            capacities = np.minimum(capacities, self.millicpus // request.millicpus)
+        if request.memory:
+            capacities = np.minimum(capacities, self.memory // request.memory)
+        return np.maximum(capacities, 0)
+
+    def fitting_on(self, request: Request, rows: Ints) -> Ints:
+        """`fitting`, of these nodes alone."""
+        if request.share:
+            return self.fitting(request)[rows]
+        capacities = np.full(len(rows), BOUNDLESS, dtype=np.int64)
+        if request.accelerators:
+            free = self.free.get(request.accelerator)
+            capacities = np.zeros_like(capacities) if free is None else free[rows] // request.accelerators
+        if request.millicpus:
+            capacities = np.minimum(capacities, self.millicpus[rows] // request.millicpus)
+        if request.memory:
+            capacities = np.minimum(capacities, self.memory[rows] // request.memory)
+        return np.maximum(capacities, 0)
+
+    def _sharing(self, request: Request, free: Ints) -> Ints:
+        capacities = np.maximum(free, 0) * (WHOLE // request.share)
+        for (kind, row), devices in self._shared.items():
+            if kind == request.accelerator:
+                capacities[row] += sum((WHOLE - used) // request.share for used in devices.values())
+        return capacities
+
+    def share_devices(self, kind: str, share: int, nodes: Sequence[str]) -> tuple[int, ...]:
+        """The device of each worker that takes a share: the fullest one that has room, then one that nobody uses."""
+        taken: defaultdict[str, dict[int, int]] = defaultdict(dict)
+        chosen: list[int] = []
+        for name in nodes:
+            if name not in taken:
+                taken[name] = dict(self._shared.get((kind, self.layout.rows[name]), {}))
+            used = taken[name]
+            fitting = [device for device, held in used.items() if held + share <= WHOLE]
+            device = max(fitting, key=lambda one: (used[one], -one)) if fitting else _unused(used)
+            used[device] = used.get(device, 0) + share
+            chosen.append(device)
+        return tuple(chosen)
+
+    def rejected(self, request: Request, access: Access = ANY) -> dict[NodeReject, int]:
+        """Nodes that cannot take even one worker now, counted by the first reason that holds."""
+        layout = self.layout
+        none = np.zeros(len(layout.names), dtype=np.int64)
+        totals = layout.totals.get(request.accelerator, none)
+        reasons: list[tuple[NodeReject, Bools]] = [
+            (NodeReject.UNHEALTHY, ~layout.healthy),
+            (NodeReject.CORDONED, layout.cordoned),
+            (NodeReject.SPARE, layout.spare & (not access.spares)),
+            (NodeReject.CAPACITY_TYPE, ~layout.allowed(access)),
+        ]
+        if request.accelerator:
+            bare = Request(accelerator=request.accelerator, accelerators=request.accelerators, share=request.share)
+            everywhere = Access(spares=True)
+            fits = self.look(bare, everywhere).capacities > 0
+            reasons += [(NodeReject.NO_ACCELERATOR, totals == 0), (NodeReject.ACCELERATORS, ~fits)]
+        reasons += [
+            (NodeReject.CPUS, self.millicpus < request.millicpus),
+            (NodeReject.MEMORY, self.memory < request.memory),
+        ]
+        left = np.ones(len(layout.names), dtype=np.bool_)
+        counts: dict[NodeReject, int] = {}
+        for reason, holds in reasons:
+            if count := int((left & holds).sum()):
+                counts[reason] = count
+            left &= ~holds
+        return counts
+
+    # Time -------------------------------------------------------------------------------------------------------------
+
+    def ends(self) -> Sequence[tuple[float, str]]:
+        """When gangs are expected to be over, the earliest first, with their uids; services are not in it."""
+        return self._ends
+
+    def used_share(self, accelerator: str) -> float:
+        """Part of its devices of that type that are held, 0 to 1; 1 where it has none."""
+        total, free = self.layout.totals.get(accelerator), self.free.get(accelerator)
+        if total is None or free is None or not total.sum():
+            return 1.0
+        return float(1 - np.maximum(free, 0).sum() / total.sum())
+
+
+def _unused(used: Mapping[int, int]) -> int:
+    device = 0
+    while device in used:
+        device += 1
+    return device
+
+
+def layout_of(cell: CellState) -> Layout:
+    """The cell's arrays, made once for each state of it."""
+    found = cell.__dict__.get("_layout")
+    if found is None:
+        found = cell.__dict__["_layout"] = Layout(cell)
+    assert isinstance(found, Layout)
+    return found
+
+
+def room(cell: CellState, request: Request, access: Access = ANY, *, opened: bool = False) -> int:
+    """Workers that the cell could hold, were nothing running; with `opened` also were no node closed or spare."""
+    layout = layout_of(cell)
+    key = (request, access, opened)
+    if key not in layout.rooms:
+        book = Book(cell, layout)
+        mask = layout.allowed(access) if opened else layout.usable(access)
+        layout.rooms[key] = int(min(np.where(mask, book.fitting(request), 0).sum(), BOUNDLESS))
+    return layout.rooms[key]

@@ -1,0 +1,115 @@
+"""The working state of one cycle: books that are copied when first changed, quotas, and places that are kept."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from helios.scheduler.book import ANY, Access, Book, Ints
+from helios.scheduler.cell_stage import Demand
+from helios.scheduler.decisions import Reservation
+from helios.scheduler.fleet import Sums, sums_of
+from helios.scheduler.lines import Shape
+from helios.scheduler.policy import Policy
+from helios.scheduler.quota import Quotas
+from helios.scheduler.snapshot import NO_END, CellState, Request, RunningGang, Snapshot
+from helios.spec import QoS
+
+
+@dataclass(slots=True)
+class Kept:
+    """Room in one cell that is kept from some moment on: what is free then, less what it is kept for.
+
+    Attributes:
+        at: from when on, seconds since the epoch; work that is over by then may use it.
+        book: what is free at that moment, less the kept room.
+        lent_to: classes that may use it all the same, and are asked to leave when it is needed.
+        reservation: of the gang that it is kept for; None for the headroom of services.
+    """
+
+    at: float
+    book: Book
+    lent_to: frozenset[QoS] = frozenset()
+    reservation: Reservation | None = None
+
+
+class Scratch:
+    """What is still free while a cycle gives places away."""
+
+    def __init__(self, snapshot: Snapshot, policy: Policy) -> None:
+        self.snapshot = snapshot
+        self.policy = policy
+        self.now = snapshot.now
+        self.sums: Sums = sums_of(snapshot)
+        self.quotas = Quotas(snapshot.tenants, self.sums.held)
+        self.kept: dict[str, list[Kept]] = {}
+        self._books: dict[str, Book] = dict(self.sums.books)
+        self._own: set[str] = set()
+        self._demand: dict[str, Demand] = {}
+
+    @property
+    def cells(self) -> Sequence[CellState]:
+        """By name."""
+        return [book.cell for book in self._books.values()]
+
+    def book(self, cell: str) -> Book:
+        """The cell's book as it is now; not to be changed."""
+        return self._books[cell]
+
+    def owned(self, cell: str) -> Book:
+        """The cell's book, to be changed."""
+        if cell not in self._own:
+            self._books[cell] = self._books[cell].copy()
+            self._own.add(cell)
+        return self._books[cell]
+
+    def replace(self, cell: str, book: Book) -> None:
+        """From now on the cell's book is that one."""
+        self._books[cell] = book
+        self._own.add(cell)
+
+    def demand(self, accelerator: str) -> Demand:
+        """Share of gangs by whole devices a worker, of those that use this type."""
+        if accelerator not in self._demand:
+            found = {
+                devices: count
+                for (kind, devices), count in self.sums.demand.items()
+                if kind == accelerator and devices and count > 0
+            }
+            total = sum(found.values())
+            self._demand[accelerator] = {devices: count / total for devices, count in sorted(found.items())}
+        return self._demand[accelerator]
+
+    # Room that is kept ------------------------------------------------------------------------------------------------
+
+    def keep(self, cell: str, kept: Kept) -> None:
+        """Nothing that would be in its way is placed there from now on."""
+        self.kept.setdefault(cell, []).append(kept)
+
+    def in_the_way(self, cell: str, shape: Shape, *, ends_at: float) -> Iterator[Kept]:
+        """What a gang of that shape that ends then has to leave alone."""
+        for kept in self.kept.get(cell, ()):
+            if shape.qos not in kept.lent_to and ends_at > kept.at:
+                yield kept
+
+    def capacities(self, cell: str, shape: Shape, request: Request, access: Access, *, ends_at: float) -> Ints:
+        """Workers that each node takes, kept room left out."""
+        capacities = self._books[cell].look(request, access).capacities
+        for kept in self.in_the_way(cell, shape, ends_at=ends_at):
+            capacities = np.minimum(capacities, kept.book.look(request, access).capacities)
+        return capacities
+
+    def fits(self, cell: str, request: Request, access: Access = ANY) -> int:
+        """Workers that fit now, were nothing kept."""
+        return self._books[cell].look(request, access).total
+
+    # Entries ----------------------------------------------------------------------------------------------------------
+
+    def enter(self, gang: RunningGang) -> None:
+        """It holds its place; from rooms that are kept for a time that it outlasts it takes too."""
+        self.owned(gang.cell).enter(gang)
+        self.quotas.take(gang.tenant, gang.request.accelerator, gang.held)
+        ends_at = NO_END if gang.ends_at is None else gang.ends_at
+        for kept in self.kept.get(gang.cell, ()):
+            if ends_at > kept.at:
+                kept.book.take(gang.request, gang.nodes, gang.devices)
