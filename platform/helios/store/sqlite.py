@@ -6,6 +6,7 @@ must survive a power cut, which WAL with NORMAL does not promise.
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -146,8 +147,8 @@ def _engine(path: Path, *, size: int, begin: str | None) -> sa.Engine:
         # Transactions begin below; the driver's own implicit BEGIN would be a deferred one, and upgrading a read lock
         # later can fail at once in spite of the timeout.
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=FULL"):
-            connection.execute(f"PRAGMA {pragma}")
+        _write_ahead(connection)
+        connection.execute("PRAGMA synchronous=FULL")
 
     if begin is not None:
 
@@ -156,3 +157,21 @@ def _engine(path: Path, *, size: int, begin: str | None) -> sa.Engine:
             connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Put the file into WAL mode, where it stays.
+
+    Only in a new file is there something to change, and in that SQLite does not wait for others who have just opened it
+    too: it says at once that the file is locked.
+    """
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return

@@ -1,5 +1,7 @@
 """What only the embedded database promises."""
 
+import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,21 @@ def test_acknowledged_writes_survive_a_power_cut(tmp_path: Path) -> None:
         assert connection.scalar(sa.text("PRAGMA journal_mode")) == "wal"
         assert connection.scalar(sa.text("PRAGMA synchronous")) == 2
     database.close()
+
+
+def test_new_file_that_another_process_just_opened_is_waited_for(tmp_path: Path) -> None:
+    """SQLite itself would say at once that it is locked, as the file is not in WAL mode yet."""
+    path = tmp_path / "new.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("CREATE TABLE another (x)")
+    timer = threading.Timer(0.3, other.execute, args=("COMMIT",))
+    timer.start()
+    store = open_store(path)
+    timer.join()
+    other.close()
+    assert store.revision() == 0
+    store.close()
 
 
 def test_file_that_is_no_database_is_said_to_be_none(tmp_path: Path) -> None:
