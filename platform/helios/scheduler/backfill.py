@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from helios.scheduler.book import Access, Book, room
+from helios.scheduler.book import BOUNDLESS, Access, Book, room
 from helios.scheduler.cell_stage import access_of, place
 from helios.scheduler.decisions import Reservation
 from helios.scheduler.lines import Shape
@@ -27,11 +27,12 @@ _LEAST_OVERRUN = 60.0
 def reserve(gang: PendingGang, shape: Shape, scratch: Scratch) -> Reservation | None:
     """Keep a place for the gang where it will be free first; None where none can be foreseen."""
     access = access_of(shape, scratch.policy)
+    open_cells = [cell for cell in scratch.cells if _may_reserve(shape, cell.name, scratch)]
     options = [
         (-scratch.fits(cell.name, request, access), cell.name, request)
-        for cell in scratch.cells
+        for cell in open_cells
         for request in shape.requests
-        if _may_reserve(shape, cell.name, scratch) and room(cell, request, access) >= shape.min_workers
+        if room(cell, request, access) >= shape.min_workers
     ]
     found = []
     for _, cell, request in heapq.nsmallest(CANDIDATES, options, key=lambda option: option[:2]):
@@ -40,7 +41,10 @@ def reserve(gang: PendingGang, shape: Shape, scratch: Scratch) -> Reservation | 
             found.append((start[0], cell, request, start[1]))
     if not found:
         return None
-    at, cell, request, book = min(found, key=lambda one: one[:2])
+    at, cell, request, gone = min(found, key=lambda one: one[:2])
+    book = scratch.book(cell).copy()
+    for leaver in gone:
+        book.take(leaver.request, leaver.nodes, leaver.devices, sign=-1)
     capacities = book.look(request, access).capacities
     demand = scratch.demand(request.accelerator)
     fit = place(book, request, shape.min_workers, capacities, policy=scratch.policy, demand=demand)
@@ -57,27 +61,70 @@ def _may_reserve(shape: Shape, cell: str, scratch: Scratch) -> bool:
     return closed(shape, scratch.book(cell).cell) is None
 
 
-def _first_room(book: Book, request: Request, access: Access, workers: int, now: float) -> tuple[float, Book] | None:
-    """The moment at which so many workers will fit, and the book of that moment.
+def _first_room(
+    book: Book, request: Request, access: Access, workers: int, now: float
+) -> tuple[float, list[RunningGang]] | None:
+    """The moment at which so many workers will fit, and the gangs that will be gone by then.
 
     None where no end is foreseen, and where it fits now: then it is kept room that it must not use.
     """
-    usable = book.layout.usable(access)
-    future = book.copy()
-    total = future.look(request, access).total
-    if total >= workers:
+    future = _Emptying(book, request, access)
+    if future.total >= workers:
         return None
+    gone = []
     for at, gang in departures(book, now):
-        if not _matters(gang, request):
-            continue
-        rows = np.array(sorted({book.layout.rows[name] for name in gang.nodes if name in book.layout.rows}), dtype=int)
-        before = future.fitting_on(request, rows)
-        future.take(gang.request, gang.nodes, gang.devices, sign=-1)
-        after = future.fitting_on(request, rows)
-        total += int((np.where(usable[rows], after, 0) - np.where(usable[rows], before, 0)).sum())
-        if total >= workers:
-            return at, future
+        if _matters(gang, request):
+            future.leave(gang)
+            gone.append(gang)
+            if future.total >= workers:
+                return at, gone
     return None
+
+
+class _Emptying:
+    """Workers that fit in a cell while gangs leave it. Plain numbers: gangs touch a few nodes each."""
+
+    def __init__(self, book: Book, request: Request, access: Access) -> None:
+        self._request, self._rows = request, book.layout.rows
+        self._usable = book.layout.usable(access).tolist()
+        self._millicpus, self._memory = book.millicpus.tolist(), book.memory.tolist()
+        free = book.free.get(request.accelerator)
+        self._free = [0] * len(self._usable) if free is None else free.tolist()
+        self._shared = book.copy() if request.share else None
+        self._capacities = book.look(request, access).capacities.tolist()
+        self.total = sum(self._capacities)
+
+    def leave(self, gang: RunningGang) -> None:
+        """Its place is free."""
+        held, rows = gang.request, self._rows
+        if self._shared is not None:
+            self._shared.take(held, gang.nodes, gang.devices, sign=-1)
+        devices = held.accelerators if held.accelerator == self._request.accelerator else 0
+        for name in gang.nodes:
+            row = rows.get(name)
+            if row is not None:
+                self._millicpus[row] += held.millicpus
+                self._memory[row] += held.memory
+                self._free[row] += devices
+        for name in set(gang.nodes):
+            row = rows.get(name)
+            if row is not None and self._usable[row]:
+                fits = self._fits(row)
+                self.total += fits - self._capacities[row]
+                self._capacities[row] = fits
+
+    def _fits(self, row: int) -> int:
+        request = self._request
+        if self._shared is not None:
+            return int(self._shared.fitting_on(request, np.array([row]))[0])
+        fits = BOUNDLESS
+        if request.accelerators:
+            fits = self._free[row] // request.accelerators
+        if request.millicpus:
+            fits = min(fits, self._millicpus[row] // request.millicpus)
+        if request.memory:
+            fits = min(fits, self._memory[row] // request.memory)
+        return max(fits, 0)
 
 
 def _matters(gang: RunningGang, request: Request) -> bool:

@@ -62,10 +62,11 @@ def expected_end(shape: Shape, policy: Policy, now: float) -> float:
 
 def _offers(shape: Shape, scratch: Scratch, access: Access, *, most: int) -> Iterator[Offer]:
     ends_at = expected_end(shape, scratch.policy, scratch.now)
-    for cell in scratch.cells:
+    requests = [request for request in shape.requests if scratch.most(request, access) >= shape.min_workers]
+    for cell in scratch.cells if requests else ():
         if closed(shape, cell) is not None:
             continue
-        for request in shape.requests:
+        for request in requests:
             if scratch.fits(cell.name, request, access) < shape.min_workers:
                 continue
             fits = int(scratch.capacities(cell.name, shape, request, access, ends_at=ends_at).sum())

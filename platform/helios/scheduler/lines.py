@@ -3,7 +3,7 @@
 import math
 from bisect import insort
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from operator import attrgetter
 
 from helios.scheduler.snapshot import NO_END, PendingGang, Request
@@ -34,6 +34,15 @@ class Shape:
     home: str
     recovering: bool
     spread: str
+    digest: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """A shape is looked up some ten thousand times a cycle: its hash is found once."""
+        parts = tuple(getattr(self, each.name) for each in fields(self) if each.init)
+        object.__setattr__(self, "digest", hash(parts))
+
+    def __hash__(self) -> int:
+        return self.digest
 
     @property
     def requests(self) -> tuple[Request, ...]:

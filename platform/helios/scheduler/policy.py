@@ -23,7 +23,7 @@ class Policy:
         fair_share: how much it counts what the tenant holds and has had lately: 0 is not at all.
         unknown_estimate: seconds that a gang is taken to run of which nothing is known.
         backfill: whether gangs may pass one that waits with a reservation; without it the head of a class blocks it.
-        reservations: how many gangs may have one at a time, one a cell at most.
+        reservations: how many gangs, the first of those that wait, may have one; one a cell at most.
         preemption: whether gangs may be asked to leave for others.
         min_run: seconds that a gang of a class runs before it may be preempted, from its admission.
         preempt_after: seconds that a gang of a class has waited before others are stopped for it.
@@ -60,7 +60,7 @@ class Policy:
     fair_share: float = 0.5
     unknown_estimate: float = 86_400.0
     backfill: bool = True
-    reservations: int = 32
+    reservations: int = 16
     preemption: bool = True
     min_run: Mapping[QoS, float] = field(default_factory=lambda: {QoS.STANDARD: 1800.0, QoS.PREEMPTIBLE: 120.0})
     preempt_after: Mapping[QoS, float] = field(default_factory=lambda: {QoS.STANDARD: 60.0})

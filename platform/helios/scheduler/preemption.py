@@ -27,7 +27,7 @@ DOMAINS = 4
 """Topology domains of the narrowest level that are tried in a cell."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Victim:
     """A running gang that could give room.
 
@@ -235,21 +235,21 @@ def _enough(site: Site, inside: Bools, victims: Sequence[Victim], lacking: float
     """Victims, the cheapest a device first, until the gang fits; then those are let go that turned out unneeded."""
     tally = _Tally(site, inside, lacking)
     useful = [victim for victim in victims if tally.touches(victim)]
-    chosen: list[Victim] = []
+    chosen: dict[str, Victim] = {}
     for victim in sorted(useful, key=lambda one: (-QOS_ORDER[one.gang.qos], one.density, one.gang.uid)):
         if tally.enough():
             break
         tally.count(victim)
-        chosen.append(victim)
+        chosen[victim.gang.uid] = victim
     if not tally.enough():
         return None
-    for victim in sorted(chosen, key=lambda one: (-one.cost, one.gang.uid)):
+    for victim in sorted(chosen.values(), key=lambda one: (-one.cost, one.gang.uid)):
         tally.count(victim, sign=-1)
         if tally.enough():
-            chosen.remove(victim)
+            del chosen[victim.gang.uid]
         else:
             tally.count(victim)
-    return chosen
+    return list(chosen.values())
 
 
 class _Tally:

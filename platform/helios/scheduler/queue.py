@@ -47,62 +47,74 @@ class Queue:
         self._next = dict.fromkeys(lines, 0)
         self._fleet = _devices(snapshot)
         self._decay = math.log(2) / policy.half_life
-        self._heap = [(self._rank(key, line[0]), line[0].submitted_at, line[0].uid, key) for key, line in lines.items()]
+        self._needs: dict[Shape, float] = {}
+        self._shares: dict[tuple[str, str], float] = {}
+        self._moved: set[tuple[str, str]] = set()
+        self._heap = [
+            (*self._rank(key, line[0]), line[0].submitted_at, line[0].uid, key) for key, line in lines.items()
+        ]
         heapq.heapify(self._heap)
 
     def next(self) -> Head | None:
-        """The gang whose turn it is, or None where nobody is left. It stays the head until it is passed or closed."""
+        """The gang whose turn it is, or None where nobody is left. It stays the head until it is served or closed."""
         while self._heap:
-            rank, submitted, uid, key = self._heap[0]
+            *rank, submitted, uid, key = self._heap[0]
             gang = self._lines[key][self._next[key]]
-            now = self._rank(key, gang)  # its tenant may have been given something meanwhile
-            if now > rank:
-                heapq.heapreplace(self._heap, (now, submitted, uid, key))
-                continue
-            return Head(gang, key, self.is_urgent(gang))
+            if (key[0], key[2].request.accelerator) in self._moved:  # its tenant was given something meanwhile
+                now = self._rank(key, gang)
+                if list(now) > rank:
+                    heapq.heapreplace(self._heap, (*now, submitted, uid, key))
+                    continue
+            return Head(gang, key, rank[1] == 0.0)
         return None
 
     def served(self, head: Head) -> None:
         """It has its place: the next in its line moves up."""
         key = head.key
+        holder = (head.gang.tenant, key[2].request.accelerator)
+        self._shares.pop(holder, None)
+        self._moved.add(holder)
         self._next[key] += 1
         heapq.heappop(self._heap)
         if self._next[key] < len(self._lines[key]):
             gang = self._lines[key][self._next[key]]
-            heapq.heappush(self._heap, (self._rank(key, gang), gang.submitted_at, gang.uid, key))
+            heapq.heappush(self._heap, (*self._rank(key, gang), gang.submitted_at, gang.uid, key))
 
     def close(self, head: Head) -> tuple[PendingGang, ...]:
         """Nobody of that line is served in this cycle any more; who is left in it."""
         heapq.heappop(self._heap)
         return tuple(self._lines[head.key][self._next[head.key] :])
 
-    def is_urgent(self, gang: PendingGang) -> bool:
-        """Whether it has waited for longer than its class's patience."""
-        return self._now - gang.submitted_at >= self._policy.patience.get(gang.qos, math.inf)
-
     def _rank(self, key: LineKey, gang: PendingGang) -> tuple[float, float, float, float]:
         """The lowest is served first."""
-        qos = QOS_ORDER[gang.qos]
-        if self.is_urgent(gang):
+        qos, shape, policy = QOS_ORDER[gang.qos], key[2], self._policy
+        if self._now - gang.submitted_at >= policy.patience.get(gang.qos, math.inf):
             # Ahead of the class that is next, and of all that is not urgent; only guaranteed work goes before.
             return (min(qos, QOS_ORDER[QoS.STANDARD]), 0.0, 0.0, gang.submitted_at)
-        return (qos, 1.0, -gang.priority, -self._merit(key, gang))
-
-    def _merit(self, key: LineKey, gang: PendingGang) -> float:
-        """Response ratio over what the tenant has had, each to its power."""
-        policy, shape = self._policy, key[2]
+        # Response ratio over what the tenant has had, each to its power.
         waited = self._now - gang.submitted_at + policy.head_start
-        need = policy.unknown_estimate  # of equals of which nothing is known, the older goes first, whatever its size
-        if shape.estimate is not None:
-            need = min(shape.estimate, need) * max(1.0, shape.devices) ** policy.size_weight
-        share = self._share(gang.tenant, shape.request.accelerator)
-        return float(waited / (need**policy.short_first * share**policy.fair_share))
+        return (qos, 1.0, -gang.priority, -waited / (self._need(shape) * self._share(gang.tenant, shape)))
 
-    def _share(self, name: str, accelerator: str) -> float:
-        """What the tenant holds and has lately held, as a part of the fleet, over its weight."""
-        tenant = self._quotas.tenant(name)
-        devices = 0.5 * (self._quotas.held(name, accelerator) + tenant.usage * self._decay)
-        return max(devices / max(1.0, self._fleet.get(accelerator, 0.0)), _LEAST_SHARE) / tenant.weight
+    def _need(self, shape: Shape) -> float:
+        need = self._needs.get(shape)
+        if need is None:
+            # Of equals of which nothing is known, the older goes first, whatever its size.
+            policy, need = self._policy, self._policy.unknown_estimate
+            if shape.estimate is not None:
+                need = min(shape.estimate, need) * max(1.0, shape.devices) ** policy.size_weight
+            need = self._needs[shape] = float(need**policy.short_first)
+        return need
+
+    def _share(self, name: str, shape: Shape) -> float:
+        """What the tenant holds and has lately held, as a part of the fleet, over its weight, to its power."""
+        accelerator = shape.request.accelerator
+        share = self._shares.get((name, accelerator))
+        if share is None:
+            tenant = self._quotas.tenant(name)
+            devices = 0.5 * (self._quotas.held(name, accelerator) + tenant.usage * self._decay)
+            part = max(devices / max(1.0, self._fleet.get(accelerator, 0.0)), _LEAST_SHARE) / tenant.weight
+            share = self._shares[name, accelerator] = float(part**self._policy.fair_share)
+        return share
 
 
 def ordered(

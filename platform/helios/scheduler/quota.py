@@ -43,6 +43,7 @@ class Quotas:
     def __init__(self, tenants: Iterable[TenantState], held: Mapping[tuple[str, str], float]) -> None:
         self._tenants = {tenant.name: tenant for tenant in tenants}
         self._held = dict(held)
+        self._allowances: dict[tuple[str, str], Allowance] = {}
         self._cohorts: defaultdict[str, list[TenantState]] = defaultdict(list)
         for tenant in self._tenants.values():
             if tenant.cohort and tenant.quotas is not None:
@@ -59,6 +60,7 @@ class Quotas:
     def take(self, tenant: str, accelerator: str, devices: float) -> None:
         """Count so many more (or fewer) devices as held."""
         if accelerator:
+            self._allowances.clear()
             self._held[tenant, accelerator] = self.held(tenant, accelerator) + devices
 
     def borrowed(self, tenant: str, accelerator: str) -> float:
@@ -68,6 +70,12 @@ class Quotas:
 
     def allowance(self, name: str, accelerator: str) -> Allowance:
         """What the tenant may add, and what limits it."""
+        known = self._allowances.get((name, accelerator))
+        if known is None:
+            known = self._allowances[name, accelerator] = self._allowance(name, accelerator)
+        return known
+
+    def _allowance(self, name: str, accelerator: str) -> Allowance:
         tenant = self.tenant(name)
         if not accelerator or tenant.quotas is None:
             return UNLIMITED

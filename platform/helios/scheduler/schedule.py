@@ -151,7 +151,7 @@ class _Running:
         self.refused.add(head.shape)
         self.blocked.setdefault(head.shape.request.accelerator, head.gang)
         found = None
-        if self.policy.backfill and len(self.reservations) < self.policy.reservations:
+        if self.policy.backfill and len(self.hopeful) < self.policy.reservations:
             found = reserve(head.gang, head.shape, self.scratch)
             if found is not None:
                 self.reservations.append(found)

@@ -45,12 +45,14 @@ class Scratch:
         self.kept: dict[str, list[Kept]] = {}
         self._books: dict[str, Book] = dict(self.sums.books)
         self._own: set[str] = set()
+        self._cells = [book.cell for book in self._books.values()]
         self._demand: dict[str, Demand] = {}
+        self._most: dict[tuple[Request, Access], int] = {}
 
     @property
     def cells(self) -> Sequence[CellState]:
         """By name."""
-        return [book.cell for book in self._books.values()]
+        return self._cells
 
     def book(self, cell: str) -> Book:
         """The cell's book as it is now; not to be changed."""
@@ -62,11 +64,6 @@ class Scratch:
             self._books[cell] = self._books[cell].copy()
             self._own.add(cell)
         return self._books[cell]
-
-    def replace(self, cell: str, book: Book) -> None:
-        """From now on the cell's book is that one."""
-        self._books[cell] = book
-        self._own.add(cell)
 
     def demand(self, accelerator: str) -> Demand:
         """Share of gangs by whole devices a worker, of those that use this type."""
@@ -102,6 +99,13 @@ class Scratch:
     def fits(self, cell: str, request: Request, access: Access = ANY) -> int:
         """Workers that fit now, were nothing kept."""
         return self._books[cell].look(request, access).total
+
+    def most(self, request: Request, access: Access) -> int:
+        """No cell takes more workers than that; found once a cycle, since what is free only shrinks."""
+        key = (request, access)
+        if key not in self._most:
+            self._most[key] = max((self.fits(cell, request, access) for cell in self._books), default=0)
+        return self._most[key]
 
     # Entries ----------------------------------------------------------------------------------------------------------
 
