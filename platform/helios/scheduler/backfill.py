@@ -19,7 +19,7 @@ from helios.scheduler.snapshot import Headroom, PendingGang, Request, RunningGan
 from helios.scheduler.verdicts import closed
 from helios.spec import QoS
 
-CANDIDATES = 3
+CANDIDATES = 2
 """Cells that are asked when they would have room: those where most of the gang fits already."""
 _LEAST_OVERRUN = 60.0
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from helios.scheduler.book import Book
-from helios.scheduler.lines import LineKey, Lines, lines_of
+from helios.scheduler.lines import Lines, Queued, queued
 from helios.scheduler.snapshot import CellState, Headroom, PendingGang, RunningGang, Snapshot, TenantState
 
 _SUMS = "_sums"
@@ -24,7 +24,7 @@ class Sums:
     """
 
     books: Mapping[str, Book]
-    lines: Mapping[LineKey, tuple[PendingGang, ...]]
+    lines: Queued
     held: Mapping[tuple[str, str], float]
     demand: Mapping[tuple[str, int], int]
 
@@ -42,7 +42,7 @@ def sums_of(snapshot: Snapshot) -> Sums:
         for request in chain((gang.request for gang in snapshot.pending), (gang.request for gang in snapshot.running)):
             demand[request.accelerator, request.accelerators] += 1
         books = {cell.name: Book.of(cell, running.get(cell.name, ())) for cell in _by_name(snapshot.cells)}
-        found = Sums(books, lines_of(snapshot.pending), held, demand)
+        found = Sums(books, queued(snapshot.pending), held, demand)
         snapshot.__dict__[_SUMS] = found
     assert isinstance(found, Sums)
     return found
@@ -62,7 +62,7 @@ class Fleet:
         self._held: Counter[tuple[str, str]] = Counter()
         self._demand: Counter[tuple[str, int]] = Counter()
         self._shown: dict[str, Book] = {}
-        self._shown_lines: Mapping[LineKey, tuple[PendingGang, ...]] | None = None
+        self._shown_lines: Queued | None = None
         self._shown_pending: tuple[PendingGang, ...] | None = None
         self._shown_running: tuple[RunningGang, ...] | None = None
         self.last_preemption: float | None = None

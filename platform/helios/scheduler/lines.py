@@ -9,6 +9,8 @@ from operator import attrgetter
 from helios.scheduler.snapshot import NO_END, PendingGang, Request
 from helios.spec import CapacityType, QoS
 
+_SHORTEST = 64.0
+"""Seconds; estimates below are alike."""
 _AGE = attrgetter("submitted_at", "uid")
 
 
@@ -76,53 +78,61 @@ def shape_of(gang: PendingGang) -> Shape:
 
 
 def _bucket(estimate: float | None) -> float | None:
-    """Two buckets an octave; the upper edge, so that nothing is taken to be shorter than it was said to be."""
+    """A bucket an octave; its upper edge, so that nothing is taken to be shorter than it was said to be."""
     if estimate is None or estimate == NO_END:
         return estimate
-    return float(2 ** (math.ceil(2 * math.log2(max(estimate, 1.0))) / 2))
+    return float(2 ** math.ceil(math.log2(max(estimate, _SHORTEST))))
 
 
-LineKey = tuple[str, int, Shape]
-"""Tenant, priority, shape."""
+Line = tuple[PendingGang, ...]
+"""Gangs of one tenant, priority and shape, by age."""
+Queued = Mapping[Shape, Mapping[tuple[str, int], Line]]
+"""All lines: by shape, and of a shape by tenant and priority."""
 
 
-def line_of(gang: PendingGang) -> LineKey:
-    """The line that a gang stands in."""
-    return (gang.tenant, gang.priority, shape_of(gang))
-
-
-@dataclass(slots=True)
 class Lines:
-    """All lines, each by age."""
+    """The queue, kept up gang by gang."""
 
-    of: dict[str, LineKey] = field(default_factory=dict)
-    lines: dict[LineKey, list[PendingGang]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._of: dict[str, tuple[Shape, tuple[str, int]]] = {}
+        self._lines: dict[Shape, dict[tuple[str, int], list[PendingGang]]] = {}
+        self._shapes: dict[Shape, Shape] = {}
+        self._shown: dict[Shape, Mapping[tuple[str, int], Line]] = {}
 
     def put(self, gang: PendingGang) -> None:
         """Stand in line; whatever was known of the uid is replaced."""
         self.drop(gang.uid)
-        key = self.of[gang.uid] = line_of(gang)
-        insort(self.lines.setdefault(key, []), gang, key=_AGE)
+        shape = shape_of(gang)
+        shape = self._shapes.setdefault(shape, shape)  # one object for equals: they are compared by identity first
+        holder = (gang.tenant, gang.priority)
+        self._of[gang.uid] = (shape, holder)
+        insort(self._lines.setdefault(shape, {}).setdefault(holder, []), gang, key=_AGE)
+        self._shown.pop(shape, None)
 
     def drop(self, uid: str) -> None:
         """Leave the line; nothing happens where it stood in none."""
-        key = self.of.pop(uid, None)
-        if key is None:
+        place = self._of.pop(uid, None)
+        if place is None:
             return
-        line = self.lines[key]
-        if len(line) == 1:
-            del self.lines[key]
-        else:
-            self.lines[key] = [gang for gang in line if gang.uid != uid]
+        shape, holder = place
+        lines = self._lines[shape]
+        lines[holder] = [gang for gang in lines[holder] if gang.uid != uid]
+        if not lines[holder]:
+            del lines[holder]
+        if not lines:
+            del self._lines[shape], self._shapes[shape]
+        self._shown.pop(shape, None)
 
-    def frozen(self) -> Mapping[LineKey, tuple[PendingGang, ...]]:
-        """The lines as they are now."""
-        return {key: tuple(line) for key, line in self.lines.items()}
+    def frozen(self) -> Queued:
+        """The lines as they are now; shares with the answer before what did not change."""
+        for shape in self._lines.keys() - self._shown.keys():
+            self._shown[shape] = {holder: tuple(line) for holder, line in self._lines[shape].items()}
+        return self._shown.copy()
 
 
-def lines_of(pending: Iterable[PendingGang]) -> Mapping[LineKey, tuple[PendingGang, ...]]:
+def queued(pending: Iterable[PendingGang]) -> Queued:
     """The lines of a queue."""
-    lines: dict[LineKey, list[PendingGang]] = {}
-    for gang in sorted(pending, key=_AGE):
-        lines.setdefault(line_of(gang), []).append(gang)
-    return {key: tuple(line) for key, line in lines.items()}
+    lines = Lines()
+    for gang in pending:
+        lines.put(gang)
+    return lines.frozen()

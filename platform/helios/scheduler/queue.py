@@ -9,10 +9,10 @@ of the gangs that were urgent before it.
 import heapq
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from helios.scheduler.lines import LineKey, Shape
+from helios.scheduler.lines import Queued, Shape
 from helios.scheduler.policy import Policy
 from helios.scheduler.quota import Quotas
 from helios.scheduler.snapshot import PendingGang, Snapshot
@@ -25,85 +25,114 @@ _LEAST_SHARE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The gang that is next in its line."""
+    """The gang that is next."""
 
     gang: PendingGang
-    key: LineKey
+    shape: Shape
     urgent: bool
 
-    @property
-    def shape(self) -> Shape:
-        return self.key[2]
+
+_Rank = tuple[float, float, float, float, float, str]
+"""The lowest is served first: class, urgent or not, priority, merit, age, uid."""
 
 
 class Queue:
-    """The lines of a snapshot, served one gang at a time; a line that was closed is not served any more."""
+    """The lines of a snapshot, served one gang at a time. What has no place is closed, for a shape as a whole."""
 
-    def __init__(
-        self, lines: Mapping[LineKey, Sequence[PendingGang]], snapshot: Snapshot, policy: Policy, quotas: Quotas
-    ) -> None:
+    def __init__(self, lines: Queued, snapshot: Snapshot, policy: Policy, quotas: Quotas) -> None:
         self._now, self._policy, self._quotas = snapshot.now, policy, quotas
-        self._lines = lines
-        self._next = dict.fromkeys(lines, 0)
         self._fleet = _devices(snapshot)
         self._decay = math.log(2) / policy.half_life
-        self._needs: dict[Shape, float] = {}
         self._shares: dict[tuple[str, str], float] = {}
         self._moved: set[tuple[str, str]] = set()
-        self._heap = [
-            (*self._rank(key, line[0]), line[0].submitted_at, line[0].uid, key) for key, line in lines.items()
-        ]
+        self._needs = {shape: self._need(shape) for shape in lines}
+        self._served: dict[tuple[Shape, tuple[str, int]], int] = {}
+        self._lines = lines
+        self.next_urgent = math.inf
+        """When the first of those that wait becomes urgent."""
+        self._of_shape: dict[Shape, list[tuple[_Rank, tuple[str, int]]]] = {}
+        for shape, holders in lines.items():
+            heap = self._of_shape[shape] = [(self.rank(shape, line[0]), holder) for holder, line in holders.items()]
+            heapq.heapify(heap)
+        self._heap = [(heap[0][0], id(shape), shape) for shape, heap in self._of_shape.items()]
         heapq.heapify(self._heap)
 
     def next(self) -> Head | None:
         """The gang whose turn it is, or None where nobody is left. It stays the head until it is served or closed."""
         while self._heap:
-            *rank, submitted, uid, key = self._heap[0]
-            gang = self._lines[key][self._next[key]]
-            if (key[0], key[2].request.accelerator) in self._moved:  # its tenant was given something meanwhile
-                now = self._rank(key, gang)
-                if list(now) > rank:
-                    heapq.heapreplace(self._heap, (*now, submitted, uid, key))
+            shape = self._heap[0][2]
+            rank, holder = self._of_shape[shape][0]
+            gang = self._head(shape, holder)
+            if (holder[0], shape.request.accelerator) in self._moved:  # its tenant was given something meanwhile
+                now = self.rank(shape, gang)
+                if now > rank:
+                    heapq.heapreplace(self._of_shape[shape], (now, holder))
+                    self._settle(shape)
                     continue
-            return Head(gang, key, rank[1] == 0.0)
+            return Head(gang, shape, rank[1] == 0.0)
         return None
 
     def served(self, head: Head) -> None:
         """It has its place: the next in its line moves up."""
-        key = head.key
-        holder = (head.gang.tenant, key[2].request.accelerator)
-        self._shares.pop(holder, None)
-        self._moved.add(holder)
-        self._next[key] += 1
-        heapq.heappop(self._heap)
-        if self._next[key] < len(self._lines[key]):
-            gang = self._lines[key][self._next[key]]
-            heapq.heappush(self._heap, (*self._rank(key, gang), gang.submitted_at, gang.uid, key))
+        shape, holder = head.shape, (head.gang.tenant, head.gang.priority)
+        owner = (head.gang.tenant, shape.request.accelerator)
+        self._shares.pop(owner, None)
+        self._moved.add(owner)
+        self._served[shape, holder] = self._served.get((shape, holder), 0) + 1
+        if self._served[shape, holder] < len(self._lines[shape][holder]):
+            rank = self.rank(shape, self._head(shape, holder))
+            heapq.heapreplace(self._of_shape[shape], (rank, holder))
+        else:
+            heapq.heappop(self._of_shape[shape])
+        self._settle(shape)
 
-    def close(self, head: Head) -> tuple[PendingGang, ...]:
-        """Nobody of that line is served in this cycle any more; who is left in it."""
-        heapq.heappop(self._heap)
-        return tuple(self._lines[head.key][self._next[head.key] :])
+    def close_line(self, head: Head) -> tuple[PendingGang, ...]:
+        """Nobody of that tenant, priority and shape is served in this cycle any more; who is left."""
+        holder = (head.gang.tenant, head.gang.priority)
+        heapq.heappop(self._of_shape[head.shape])
+        self._settle(head.shape)
+        return self._left(head.shape, holder)
 
-    def _rank(self, key: LineKey, gang: PendingGang) -> tuple[float, float, float, float]:
-        """The lowest is served first."""
-        qos, shape, policy = QOS_ORDER[gang.qos], key[2], self._policy
-        if self._now - gang.submitted_at >= policy.patience.get(gang.qos, math.inf):
+    def close_shape(self, head: Head) -> tuple[PendingGang, ...]:
+        """Nobody of that shape is served in this cycle any more; who is left, line by line."""
+        heapq.heappop(self._heap)
+        left = self._of_shape.pop(head.shape)
+        return tuple(gang for _, holder in left for gang in self._left(head.shape, holder))
+
+    def _head(self, shape: Shape, holder: tuple[str, int]) -> PendingGang:
+        return self._lines[shape][holder][self._served.get((shape, holder), 0)]
+
+    def _left(self, shape: Shape, holder: tuple[str, int]) -> tuple[PendingGang, ...]:
+        return self._lines[shape][holder][self._served.get((shape, holder), 0) :]
+
+    def _settle(self, shape: Shape) -> None:
+        """The shape at the top has another head."""
+        heap = self._of_shape[shape]
+        if heap:
+            heapq.heapreplace(self._heap, (heap[0][0], id(shape), shape))
+        else:
+            heapq.heappop(self._heap)
+
+    def rank(self, shape: Shape, gang: PendingGang) -> _Rank:
+        """Its place in the order, as things stand."""
+        qos, policy = QOS_ORDER[shape.qos], self._policy
+        urgent_at = gang.submitted_at + policy.patience.get(shape.qos, math.inf)
+        if urgent_at <= self._now:
             # Ahead of the class that is next, and of all that is not urgent; only guaranteed work goes before.
-            return (min(qos, QOS_ORDER[QoS.STANDARD]), 0.0, 0.0, gang.submitted_at)
+            return (min(qos, QOS_ORDER[QoS.STANDARD]), 0.0, 0.0, 0.0, gang.submitted_at, gang.uid)
+        self.next_urgent = min(self.next_urgent, urgent_at)
         # Response ratio over what the tenant has had, each to its power.
         waited = self._now - gang.submitted_at + policy.head_start
-        return (qos, 1.0, -gang.priority, -waited / (self._need(shape) * self._share(gang.tenant, shape)))
+        merit = waited / (self._needs[shape] * self._share(gang.tenant, shape))
+        return (qos, 1.0, -gang.priority, -merit, gang.submitted_at, gang.uid)
 
     def _need(self, shape: Shape) -> float:
-        need = self._needs.get(shape)
-        if need is None:
-            # Of equals of which nothing is known, the older goes first, whatever its size.
-            policy, need = self._policy, self._policy.unknown_estimate
-            if shape.estimate is not None:
-                need = min(shape.estimate, need) * max(1.0, shape.devices) ** policy.size_weight
-            need = self._needs[shape] = float(need**policy.short_first)
-        return need
+        """What the gang is expected to take, to its power."""
+        # Of equals of which nothing is known, the older goes first, whatever its size.
+        policy, need = self._policy, self._policy.unknown_estimate
+        if shape.estimate is not None:
+            need = min(shape.estimate, need) * max(1.0, shape.devices) ** policy.size_weight
+        return float(need**policy.short_first)
 
     def _share(self, name: str, shape: Shape) -> float:
         """What the tenant holds and has lately held, as a part of the fleet, over its weight, to its power."""
@@ -117,14 +146,16 @@ class Queue:
         return share
 
 
-def ordered(
-    snapshot: Snapshot, policy: Policy, quotas: Quotas, lines: Mapping[LineKey, Sequence[PendingGang]]
-) -> Iterator[PendingGang]:
+def ordered(snapshot: Snapshot, policy: Policy, quotas: Quotas, lines: Queued) -> Iterator[PendingGang]:
     """All that wait, in the order in which they would be served if nobody were given anything."""
     queue = Queue(lines, snapshot, policy, quotas)
-    while head := queue.next():
-        yield head.gang
-        queue.served(head)
+    ranks = [
+        (queue.rank(shape, gang), gang)
+        for shape, holders in lines.items()
+        for line in holders.values()
+        for gang in line
+    ]
+    yield from (gang for _, gang in sorted(ranks, key=lambda one: one[0]))
 
 
 def _devices(snapshot: Snapshot) -> Mapping[str, float]:

@@ -36,18 +36,18 @@ def schedule(snapshot: Snapshot, policy: Policy = DEFAULT) -> "Cycle":
         allowance = cycle.allowance(head)
         if allowance.devices < head.shape.devices:
             cycle.over_quota(head, allowance)
-        # 4. What had no place a moment ago has none now: within a cycle, free resources only shrink.
-        elif head.shape in cycle.refused or cycle.is_blocked(head):
+        elif cycle.is_blocked(head):
             cycle.refuse(head)
-        # 5. Stage one finds the cell, stage two the nodes; what is given is gone for the next in line.
+        # 4. Stage one finds the cell, stage two the nodes; what is given is gone for the next in line.
         elif (fit := cycle.choose(head, allowance)) is not None:
             cycle.admit(head, fit)
-        # 6. The first that have no place get one for later, which those behind them must not delay.
+        # 5. The first that have no place get one for later, which those behind them must not delay. Within a cycle
+        #    free resources only shrink: what had no place has none, and nobody else of that shape is looked at.
         else:
             cycle.reserve(head)
-    # 7. At most one gang a cycle has room made for it, by stopping others or by moving them.
+    # 6. At most one gang a cycle has room made for it, by stopping others or by moving them.
     cycle.make_room()
-    # 8. What nobody waits for goes to gangs that can grow.
+    # 7. What nobody waits for goes to gangs that can grow.
     cycle.grow()
     return cycle.result()
 
@@ -104,7 +104,6 @@ class _Running:
         self.snapshot, self.policy = snapshot, policy
         self.scratch = Scratch(snapshot, policy)
         self.queue = Queue(self.scratch.sums.lines, snapshot, policy, self.scratch.quotas)
-        self.refused: set[Shape] = set()
         self.admits: list[Admit] = []
         self.changes: list[Change] = []
         self.reservations: list[Reservation] = []
@@ -140,15 +139,14 @@ class _Running:
         needs = head.shape.devices
         message = f"{allowance.message}; this needs {needs:g} more" if allowance.granted else allowance.message
         wait = Wait(head.gang.uid, WaitReason.QUOTA_EXCEEDED, message)
-        self.waiting.append((head.shape, self.queue.close(head), wait))
+        self.waiting.append((head.shape, self.queue.close_line(head), wait))
         if allowance.own >= needs:  # its own is lent out
             self.hopeful.append((head, None, needs - allowance.devices))
 
     def refuse(self, head: Head) -> None:
-        self.waiting.append((head.shape, self.queue.close(head), None))
+        self.waiting.append((head.shape, self.queue.close_shape(head), None))
 
     def reserve(self, head: Head) -> None:
-        self.refused.add(head.shape)
         self.blocked.setdefault(head.shape.request.accelerator, head.gang)
         found = None
         if self.policy.backfill and len(self.hopeful) < self.policy.reservations:
@@ -195,11 +193,10 @@ class _Running:
     def _next_look(self) -> float:
         """Patience that runs out, a cell that may be asked again, an end that was foreseen."""
         now = self.snapshot.now
-        looks = [reservation.at for reservation in self.reservations]
-        for _, gangs, _ in self.waiting:
-            head = gangs[0]
-            looks.append(head.submitted_at + self.policy.patience.get(head.qos, NO_END))
-            looks += [until for _, until in head.held_off]
+        looks = [self.queue.next_urgent, *(reservation.at for reservation in self.reservations)]
+        looks += [
+            until for shape, gangs, _ in self.waiting if shape.held_off for gang in gangs for _, until in gang.held_off
+        ]
         return min((look for look in looks if look > now), default=NO_END)
 
 
