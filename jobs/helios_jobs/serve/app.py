@@ -75,7 +75,7 @@ def build(args: Mapping[str, Any]) -> serve.Application:
         health_check_timeout_s=30,
         ray_actor_options={
             "num_cpus": resources.cpus,
-            "num_gpus": resources.accelerators.count if resources.accelerators else 0,
+            "num_gpus": resources.accelerators.devices if resources.accelerators else 0,
             **({"memory": resources.memory} if resources.memory else {}),
         },
     )

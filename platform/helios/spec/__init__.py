@@ -1,7 +1,7 @@
 """The notation of HELIOS: kinds, their YAML and JSON, and what is wrong with a document, to the line and column."""
 
 from helios.spec.base import API_VERSION, Condition, Metadata, Status
-from helios.spec.cell import CapacityType, Cell, CellSpec, Faults, NodePool, Simulation
+from helios.spec.cell import Cell, CellSpec, Faults, NodePool, Simulation
 from helios.spec.curriculum import Curriculum, CurriculumSpec, Stage
 from helios.spec.job import Job, JobSpec, JobTemplate
 from helios.spec.kinds import KINDS, PLURALS, AnyDocument, Loaded
@@ -17,6 +17,7 @@ from helios.spec.service import Service, ServiceSpec
 from helios.spec.tenant import Quota, Tenant, TenantSpec
 from helios.spec.workload import (
     Array,
+    CapacityType,
     Checkpoint,
     Concurrency,
     Placement,

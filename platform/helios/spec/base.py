@@ -131,6 +131,13 @@ Accelerators = Annotated[
     PlainSerializer(quantities.format_accelerators),
     WithJsonSchema({"type": "string", "pattern": quantities.ACCELERATORS_PATTERN, "examples": ["H100:8"]}),
 ]
+AcceleratorShares = Annotated[
+    quantities.Accelerators,
+    BeforeValidator(quantities.parse_shares),
+    PlainSerializer(quantities.format_accelerators),
+    WithJsonSchema({"type": "string", "pattern": quantities.SHARES_PATTERN, "examples": ["H100:8", "H100:0.5"]}),
+]
+"""Whole devices, or a part of one."""
 Cpus = Annotated[
     float,
     BeforeValidator(quantities.parse_cpus),

@@ -2,21 +2,12 @@
 
 import ipaddress
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from helios.spec.base import Accelerators, Document, Duration, Errors, Integer, Matching, Model, Name, located
-from helios.spec.workload import Range
-
-
-class CapacityType(StrEnum):
-    """How the nodes of a pool are paid for, and whether they can be taken away."""
-
-    RESERVED = "reserved"
-    ON_DEMAND = "on_demand"
-    PREEMPTIBLE = "preemptible"
+from helios.spec.workload import CapacityType, Range
 
 
 def _cidr(value: str) -> str:
@@ -63,6 +54,20 @@ class Nodes(Range):
     """The pool never has more; `min` where it is left out."""
 
 
+class Topology(Model):
+    """How the pool's nodes hang on the network, counted in the order of their names.
+
+    It stands in for what a provider does not say: a node's own labels `rack`, `block` and `fabric` win over it.
+    """
+
+    nodes_per_rack: Integer = Field(ge=1, le=100_000)
+    """Nodes that share a rack."""
+    racks_per_block: Integer = Field(default=4, ge=1, le=100_000)
+    """Racks that share a block."""
+    blocks_per_fabric: Integer = Field(default=8, ge=1, le=100_000)
+    """Blocks that share a fabric."""
+
+
 class NodePool(Model):
     """Identical nodes."""
 
@@ -76,6 +81,12 @@ class NodePool(Model):
     """Devices of one node: `H100:8`."""
     nodes: Nodes
     """How many nodes there are: a number, or `{min, max}`."""
+    spares: Integer = Field(default=0, ge=0, le=1000)
+    """How many of them, the last healthy ones by name, are kept free for gangs that lost a node."""
+    topology: Topology | None = None
+    """How they hang on the network, where the provider does not say."""
+    price: Annotated[float, Field(ge=0, le=1_000_000)] | None = None
+    """USD a device and hour; without it a device is taken to cost nothing. The scheduler prefers cheaper cells."""
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -138,6 +149,8 @@ class CellSpec(Model):
     """The bucket."""
     node_pools: list[NodePool] = Field(min_length=1, max_length=1000)
     """The machines."""
+    egress: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    """USD a GiB that another cell reads from this one's bucket."""
     simulation: Simulation | None = None
     """How a cell of `provider: simulated` behaves."""
 
@@ -147,6 +160,10 @@ class CellSpec(Model):
         errors = _wrong_pools(self.provider, pools, has_region="region" in self.model_fields_set)
         if self.simulation is not None and self.provider != "simulated":
             errors.append((("simulation",), "", f"is for provider simulated; this cell's provider is {self.provider}"))
+        for index, pool in enumerate(self.node_pools):
+            if pool.spares > pool.nodes.max:
+                message = f"expected at most nodes.max ({pool.nodes.max}), got {pool.spares}"
+                errors.append((("nodePools", index, "spares"), "", message))
         if errors:
             raise located("Cell", errors)
         return self

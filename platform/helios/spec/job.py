@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from helios.spec.base import Document, EnvName, Integer, Model, Name, SecretRef, located
+from helios.spec.base import Document, Duration, EnvName, Integer, Model, Name, SecretRef, located
 from helios.spec.workload import Array, Checkpoint, Placement, QoS, Resources, Retry, Schedule, Timeout, Workers
 
 
@@ -37,6 +37,9 @@ class JobTemplate(Model):
     """Where the job may run."""
     timeout: Timeout = Timeout()
     """When to give up."""
+    estimate: Duration | None = Field(default=None, gt=0)
+    """How long it is expected to run with its most workers: `6h`. It is corrected by what jobs like it took before, and
+    stands for `timeout.run`, which is used where it is not set. Nothing happens to a job that takes longer."""
 
     @model_validator(mode="after")
     def _envs_and_secrets_apart(self) -> Self:

@@ -1,6 +1,7 @@
 """Quantities in the field's own notation: each is a pure parse and format pair, and `parse(format(x)) == x`.
 
 accelerators   H100:8   H100            type and count of devices
+share          H100:0.5                 a part of one device, to a thousandth, where parts may be asked for
 cpus           8   0.5   500m           cores, to a thousandth
 memory         512Gi   64Mi   1G   1024 bytes; Ki..Ei are powers of 1024, k..E of 1000
 duration       30s   30m   1h30m   30d  seconds, to a millisecond; a plain number is seconds
@@ -19,6 +20,7 @@ DURATION_UNITS_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "
 
 # Also the patterns of the JSON Schema, so they keep to what ECMA-262 and Python's `re` share.
 ACCELERATORS_PATTERN = r"^[A-Za-z][A-Za-z0-9._-]{0,62}(:[1-9][0-9]{0,5})?$"
+SHARES_PATTERN = r"^[A-Za-z][A-Za-z0-9._-]{0,62}(:([1-9][0-9]{0,5}|0?\.(?!0{1,3}$)[0-9]{1,3}))?$"
 CPUS_PATTERN = r"^([0-9]{1,10}m|[0-9]{1,7}(\.[0-9]{1,3})?)$"
 MEMORY_PATTERN = r"^[0-9]{1,19}(\.[0-9]{1,9})?(Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E)?$"
 DURATION_PATTERN = (
@@ -38,10 +40,21 @@ class QuantityError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Accelerators:
-    """Devices of one type, as `H100:8` says."""
+    """Devices of one type, as `H100:8` says, or a part of one, as `H100:0.5` does.
+
+    Attributes:
+        count: whole devices; 0 where `share` is set.
+        share: thousandths of one device, 1 to 999; 0 where whole devices are meant.
+    """
 
     type: str
     count: int = 1
+    share: int = 0
+
+    @property
+    def devices(self) -> float:
+        """How many devices that is: `8.0`, or `0.5`."""
+        return self.count + self.share / 1000
 
     def __str__(self) -> str:
         return format_accelerators(self)
@@ -49,16 +62,37 @@ class Accelerators:
 
 def parse_accelerators(value: object) -> Accelerators:
     """Read `H100:8`; `H100` means one."""
-    if isinstance(value, Accelerators):
-        return value
-    if not isinstance(value, str) or not re.match(ACCELERATORS_PATTERN, value) or value.endswith("\n"):
+    found = value if isinstance(value, Accelerators) else _accelerators(value, ACCELERATORS_PATTERN)
+    if found is None or found.share:
         raise QuantityError(f"expected accelerators as TYPE:COUNT, like H100:8, got {shown(value)}")
-    kind, _, count = value.partition(":")
-    return Accelerators(kind, int(count or 1))
+    return found
+
+
+def parse_shares(value: object) -> Accelerators:
+    """Read `H100:8`, or a part of one device: `H100:0.5`."""
+    found = value if isinstance(value, Accelerators) else _accelerators(value, SHARES_PATTERN)
+    if found is not None:
+        return found
+    if isinstance(value, str) and re.match(r"^[^:]+:[0-9]*\.[0-9]*$", value):
+        raise QuantityError(
+            "expected whole devices, or a part of one to a thousandth: like H100:2, H100:0.5 or H100:0.125, "
+            f"got {shown(value)}"
+        )
+    raise QuantityError(f"expected accelerators as TYPE:COUNT, like H100:8 or H100:0.5, got {shown(value)}")
 
 
 def format_accelerators(accelerators: Accelerators) -> str:
-    return f"{accelerators.type}:{accelerators.count}"
+    number = f"{accelerators.share / 1000:g}" if accelerators.share else str(accelerators.count)
+    return f"{accelerators.type}:{number}"
+
+
+def _accelerators(value: object, pattern: str) -> Accelerators | None:
+    if not isinstance(value, str) or not re.match(pattern, value) or value.endswith("\n"):
+        return None
+    kind, _, number = value.partition(":")
+    if "." in number:
+        return Accelerators(kind, 0, int(Fraction(number) * 1000))
+    return Accelerators(kind, int(number or 1))
 
 
 def parse_cpus(value: object) -> float:

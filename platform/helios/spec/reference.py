@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from helios.spec import quantities
-from helios.spec.cell import CapacityType
 from helios.spec.kinds import KINDS
 from helios.spec.schema import json_schema
-from helios.spec.workload import Concurrency, QoS
+from helios.spec.workload import CapacityType, Concurrency, QoS
 
 _BY_PATTERN = {
     quantities.ACCELERATORS_PATTERN: "[accelerators](#quantities)",
+    quantities.SHARES_PATTERN: "[accelerators or a share](#quantities)",
     quantities.CPUS_PATTERN: "[cpus](#quantities)",
     quantities.MEMORY_PATTERN: "[memory](#quantities)",
     quantities.DURATION_PATTERN: "[duration](#quantities)",
@@ -40,6 +40,7 @@ at most 20,000 values and 64 levels.
 | quantity | written as | means |
 |---|---|---|
 | accelerators | `H100:8`, `H100` | type and count of devices; one where there is no count |
+| share | `H100:0.5`, `H100:0.125` | a part of one device, to a thousandth, that is shared with others |
 | cpus | `8`, `0.5`, `500m` | cores, to a thousandth |
 | memory | `2Gi`, `64Mi`, `1G`, `1024` | bytes; `Ki` to `Ei` are powers of 1024, `k` to `E` of 1000 |
 | duration | `30s`, `30m`, `1h30m`, `30d`, `250ms`, `30` | time; a plain number is seconds |
@@ -67,10 +68,15 @@ def _section(definition: Mapping[str, Any]) -> str:
     definition = next(form for form in forms if "properties" in form)  # the long form of what also has a short one
     required = definition.get("required", ())
     rows = [
-        f"| `{name}` | {_type(field)} | {_default(field, required=name in required)} | {field.get('description', '')} |"
+        f"| `{name}` | {_type(field)} | {_default(field, required=name in required)} | {_words(field)} |"
         for name, field in definition["properties"].items()
     ]
     return "\n".join(["| field | type | default | meaning |", "|---|---|---|---|", *rows, ""])
+
+
+def _words(field: Mapping[str, Any]) -> str:
+    """What a field means, on one line."""
+    return " ".join(str(field.get("description", "")).split())
 
 
 def _default(field: Mapping[str, Any], *, required: bool) -> str:

@@ -13,20 +13,20 @@ class Quota(Model):
     accelerator: AcceleratorType
     """Accelerator type: `H100`."""
     nominal_quota: Integer = Field(ge=0)
-    """The most that the tenant's work holds at a time."""
+    """Its own: what the tenant's work holds beyond is borrowed, and given back when its owner wants it."""
     borrowing_limit: Integer | None = Field(default=None, ge=0)
-    """How many more it may use while others of the cohort leave them idle. Kept, not in effect: nothing is borrowed."""
+    """How many more it may hold while others of the cohort leave theirs idle; all of them where it is not set."""
     lending_limit: Integer | None = Field(default=None, ge=0)
-    """How many of its own others may borrow. Kept, not in effect: nothing is borrowed."""
+    """How many of its own others of the cohort may hold meanwhile; all of them where it is not set."""
 
 
 class TenantSpec(Model):
     """What the tenant may use."""
 
     cohort: Name | None = None
-    """Tenants that are to lend each other idle quota. Kept, not in effect: nothing is borrowed."""
+    """Tenants of the same cohort lend each other what they leave idle; without one it neither borrows nor lends."""
     weight: Annotated[float, Field(gt=0, le=1_000_000, strict=True)] = 1.0
-    """Share of what is borrowed, relative to the others of the cohort. Kept, not in effect: nothing is borrowed."""
+    """Its fair share, relative to others: with twice the weight, what it has had counts half in the queue's order."""
     quotas: list[Quota] = Field(default=[])
     """Grants by accelerator type. Without any, nothing is limited; else a type that is not named is not granted."""
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, GetJsonSchemaHandler, model_validato
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from helios.errors import nearest
-from helios.spec.base import Accelerators, Cpus, Duration, Integer, Matching, Memory, Model, Name, located
+from helios.spec.base import AcceleratorShares, Cpus, Duration, Errors, Integer, Matching, Memory, Model, Name, located
 
 _CRON_FIELDS = re.compile(r"[0-9A-Za-z*,/?#LW-]+")
 
@@ -33,10 +33,22 @@ def _timezone(value: str) -> str:
 
 
 class QoS(StrEnum):
-    """Who goes first in the queue, in this order. Nothing that runs is stopped yet to make room for another."""
+    """Who goes first in the queue, in this order, and who is stopped to make room for whom.
+
+    Work is stopped for a class above its own, or where it runs on quota that was borrowed and is wanted back: with
+    notice and time for a checkpoint, not before its class's minimum run, and as a whole. `guaranteed` never is.
+    """
 
     GUARANTEED = "guaranteed"
     STANDARD = "standard"
+    PREEMPTIBLE = "preemptible"
+
+
+class CapacityType(StrEnum):
+    """How the nodes of a pool are paid for, and whether they can be taken away."""
+
+    RESERVED = "reserved"
+    ON_DEMAND = "on_demand"
     PREEMPTIBLE = "preemptible"
 
 
@@ -47,8 +59,23 @@ class Resources(Model):
     """CPU cores: `8`, `0.5`, `500m`."""
     memory: Memory = 0
     """Memory: `2Gi`; 0 asks for none in particular."""
-    accelerators: Accelerators | None = None
-    """Devices: `H100:8`."""
+    accelerators: AcceleratorShares | None = None
+    """Devices: `H100:8`; or a part of one that is shared with others: `H100:0.5`."""
+    alternatives: list[AcceleratorShares] = Field(default=[], max_length=8)
+    """What would do in the place of `accelerators`, in order of preference: `[A100:8]`."""
+
+    @model_validator(mode="after")
+    def _alternatives_of_something(self) -> Self:
+        errors: Errors = []
+        if self.alternatives and self.accelerators is None:
+            errors.append((("alternatives",), "", "are for what spec.resources.accelerators asks; set that first"))
+        asked = [self.accelerators, *self.alternatives]
+        for index, one in enumerate(self.alternatives):
+            if one in asked[: index + 1]:
+                errors.append((("alternatives", index), "", f"{one} is asked for already"))
+        if errors:
+            raise located("Resources", errors)
+        return self
 
 
 class Range(Model):
@@ -89,6 +116,9 @@ class Workers(Range):
     """The gang never runs with fewer."""
     max: Integer = Field(ge=1, le=100_000)
     """The gang never runs with more; `min` where it is left out."""
+    elastic: bool | None = None
+    """Whether it can go on from its checkpoint with another number. `true`: it is grown and shrunk while it runs.
+    `false`: it keeps the number of its first start. Not set: the number may change when it starts again anyway."""
 
 
 class Checkpoint(Model):
@@ -119,11 +149,25 @@ class Retry(Model):
     """Limits by the reason of an end, counted apart from the rest and in the place of `maxRetries`: `{Killed: 0}`."""
 
 
+class DataSource(Model):
+    """Input that lies in the bucket of a cell."""
+
+    cell: Name
+    """Name of the cell."""
+    size: Memory
+    """How much of it is read: `500Gi`."""
+
+
 class Placement(Model):
     """Where work may run."""
 
     cells: list[Name] = Field(default=[])
     """Names of the cells that may run it; empty means any."""
+    capacity_types: list[CapacityType] = Field(default=[])
+    """Capacity types of the nodes that may run it; empty means those of its QoS class (`guaranteed` takes no
+    `preemptible` ones)."""
+    data: list[DataSource] = Field(default=[], max_length=100)
+    """Where its input lies: other cells have to wait for it, and pay for its way."""
 
 
 class Timeout(Model):

@@ -75,7 +75,7 @@ def test_json_is_camel_case_with_defaults_and_quantities_in_their_notation() -> 
     data = to_json(Job(metadata=Metadata(name="x"), spec=JobSpec(entrypoint="true", resources=Resources(memory=2**31))))
     assert data["apiVersion"] == "helios/v1"
     assert data["metadata"] == {"name": "x", "labels": {}, "annotations": {}}
-    assert data["spec"]["resources"] == {"cpus": 1.0, "memory": "2Gi", "accelerators": None}
+    assert data["spec"]["resources"] == {"cpus": 1.0, "memory": "2Gi", "accelerators": None, "alternatives": []}
     assert data["spec"]["checkpoint"] == {"every": "10m", "keep": 2, "grace": "30s"}
     assert data["spec"]["retry"] == {"maxRetries": 3, "byReason": {}}
     assert data["status"] == {"conditions": []}

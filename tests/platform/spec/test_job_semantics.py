@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from helios.errors import SpecError
-from helios.spec import Cell, Job, from_json
+from helios.spec import Cell, Job, from_json, to_json
 
 
 def job(**spec: Any) -> Job:
@@ -74,3 +74,52 @@ def test_only_a_simulated_cell_is_simulated() -> None:
     assert cell.spec.simulation.faults.capacity == 0.1
     with pytest.raises(SpecError, match=r"spec.simulation: is for provider simulated"):
         from_json({**body, "spec": {**spec, "provider": "local"}})
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"resources": {"alternatives": ["A100:8"]}}, "resources.alternatives: are for what .* asks"),
+        ({"resources": {"accelerators": "H100:8", "alternatives": ["H100:8"]}}, r"alternatives\[0\]: H100:8 is asked"),
+        ({"resources": {"accelerators": "H100:1.5"}}, "expected whole devices, or a part of one"),
+        ({"placement": {"capacityTypes": ["spot"]}}, r"capacityTypes\[0\]"),
+        ({"placement": {"data": [{"cell": "a", "size": "5 GB"}]}}, r"placement.data\[0\].size"),
+        ({"estimate": 0}, "spec.estimate"),
+    ],
+)
+def test_what_the_scheduler_is_told_is_checked(spec: dict[str, Any], message: str) -> None:
+    """Alternatives, shares, capacity types, data and estimates are refused at their field where they mean nothing."""
+    with pytest.raises(SpecError, match=message):
+        job(**spec)
+
+
+def test_what_the_scheduler_is_told_is_kept() -> None:
+    """Each is optional and comes back in the notation of its YAML."""
+    said = {
+        "resources": {"accelerators": "H100:0.5", "alternatives": ["A100:0.25", "L4:1"], "cpus": 1.0, "memory": "0"},
+        "placement": {"cells": [], "capacityTypes": ["on_demand"], "data": [{"cell": "a", "size": "500Gi"}]},
+        "workers": {"min": 1, "max": 4, "elastic": True},
+        "estimate": 21_600.0,
+    }
+    written = to_json(job(**said))["spec"]
+    assert {name: written[name] for name in said} == said
+
+
+def test_a_pool_has_no_more_spares_than_nodes() -> None:
+    """Whole devices, at most as many spares as nodes, a topology and a price."""
+    pool = {"name": "a", "capacityType": "reserved", "nodes": 3, "accelerators": "H100:8", "price": 4.5}
+    body = {"apiVersion": "helios/v1", "kind": "Cell", "metadata": {"name": "c"}}
+    spec = {"provider": "simulated", "egress": 0.09, "nodePools": [{**pool, "topology": {"nodesPerRack": 4}}]}
+    cell = from_json({**body, "spec": spec})
+    assert isinstance(cell, Cell)
+    assert cell.spec.node_pools[0].topology is not None
+    assert cell.spec.node_pools[0].topology.racks_per_block == 4
+    for wrong, message in (
+        ({"spares": 4}, r"spares: expected at most nodes.max \(3\)"),
+        (
+            {"accelerators": "H100:0.5"},
+            "accelerators as TYPE:COUNT",
+        ),
+    ):
+        with pytest.raises(SpecError, match=message):
+            from_json({**body, "spec": {**spec, "nodePools": [{**pool, **wrong}]}})

@@ -42,11 +42,29 @@ def test_accelerators_survive_format_and_parse(kind: str, count: int) -> None:
     assert q.parse_accelerators(str(accelerators)) == accelerators == q.parse_accelerators(accelerators)
 
 
+@given(TYPES, st.integers(1, 999))
+def test_shares_survive_format_and_parse(kind: str, thousandths: int) -> None:
+    """Any thousandth of a device is read back, and is no answer where only whole devices may be asked for."""
+    share = q.Accelerators(kind, 0, thousandths)
+    assert q.parse_shares(str(share)) == share == q.parse_shares(share)
+    assert re.match(q.SHARES_PATTERN, str(share))
+    with pytest.raises(q.QuantityError):
+        q.parse_accelerators(str(share))
+
+
+@pytest.mark.parametrize("text", ["H100:1.5", "H100:0.0", "H100:0.0005", "H100:2.0", "H100:."])
+def test_neither_whole_devices_nor_a_part_of_one_is_explained(text: str) -> None:
+    """A gang shares one device or has whole ones; what lies between is refused with examples of both."""
+    with pytest.raises(q.QuantityError, match=r"whole devices, or a part of one .* H100:0\.5"):
+        q.parse_shares(text)
+
+
 PARSERS: tuple[Callable[[object], object], ...] = (
     q.parse_memory,
     q.parse_cpus,
     q.parse_duration,
     q.parse_accelerators,
+    q.parse_shares,
 )
 
 
@@ -90,7 +108,8 @@ SLIPS: dict[Callable[[object], object], tuple[object, ...]] = {
     q.parse_memory: ("2GB", "2gi", "-1", "", "Gi", "1 Gi", "2Gi\n", "9Ei", True, None, []),
     q.parse_duration: ("", "30", "1m1h", "h", "1y", "-1s", "5s\n", "11000d", False),
     q.parse_cpus: ("", "1x", "-1", "0.0001", 0.0001, "1e3", "8\n", "2000000", float("inf")),
-    q.parse_accelerators: ("", "H100:0", "H100:-1", "H100:", ":8", "8", 8, "H100:8\n"),
+    q.parse_accelerators: ("", "H100:0", "H100:-1", "H100:", ":8", "8", 8, "H100:8\n", "H100:0.5"),
+    q.parse_shares: ("", "H100:0", "H100:-1", ":0.5", "0.5", 0.5, "H100:0.5\n", "H100:1e-3"),
 }
 
 

@@ -50,7 +50,7 @@ def ray_resources(resources: Resources) -> dict[str, float]:
     """One worker's resources in Ray's words."""
     wanted: dict[str, float] = {"CPU": resources.cpus, "GPU": 0}
     if resources.accelerators is not None:
-        wanted["GPU"] = resources.accelerators.count
+        wanted["GPU"] = resources.accelerators.devices
     if resources.memory:
         wanted["memory"] = resources.memory
     return wanted
