@@ -90,7 +90,9 @@ class Draw:
         """Data work: ten workers of two cores."""
         self.number += 1
         request = Request(2000, 1 << 33)
-        return PendingGang(f"t{self.number:07d}", "t", self.random.choice(TENANTS), QoS.PREEMPTIBLE, 0, at, request, 10, 10)
+        return PendingGang(
+            f"t{self.number:07d}", "t", self.random.choice(TENANTS), QoS.PREEMPTIBLE, 0, at, request, 10, 10
+        )
 
 
 def running(gang: PendingGang, cell: str, nodes: tuple[str, ...], now: float, draw: Draw) -> RunningGang:
@@ -118,7 +120,9 @@ def admit(fleet: Fleet, cycle: Cycle, gangs: dict[str, PendingGang], now: float,
     return placed
 
 
-def full_fleet(nodes: int, pending: int, tasks: int, draw: Draw, policy: Policy) -> tuple[Fleet, dict[str, PendingGang], list[RunningGang]]:
+def full_fleet(
+    nodes: int, pending: int, tasks: int, draw: Draw, policy: Policy
+) -> tuple[Fleet, dict[str, PendingGang], list[RunningGang]]:
     """A fleet whose GPUs are all held, with small CPU tasks up to `tasks` workers, and a queue."""
     fleet, gangs, placed = Fleet(), {}, []
     for cell in cells(nodes):
@@ -157,8 +161,12 @@ def steady(nodes: int, pending: int, tasks: int, cycles: int, churn: int = 20) -
     """Milliseconds a cycle, the ledger's upkeep and the snapshot included, while gangs end and as many arrive."""
     draw, policy = Draw(random.Random(1)), Policy()
     fleet, gangs, placed = full_fleet(nodes, pending, tasks, draw, policy)
-    facts = {"running_workers": sum(len(gang.nodes) for gang in placed), "running_gangs": len(placed),
-             "pending": len(gangs), "lines": len({(g.tenant, g.qos, g.request, g.min_workers) for g in gangs.values()})}
+    facts = {
+        "running_workers": sum(len(gang.nodes) for gang in placed),
+        "running_gangs": len(placed),
+        "pending": len(gangs),
+        "lines": len({(g.tenant, g.qos, g.request, g.min_workers) for g in gangs.values()}),
+    }
     gc.collect()
     gc.freeze()
     now, taken, admitted, changes = NOW, [], 0, 0
@@ -210,11 +218,17 @@ def reclaim(nodes: int) -> tuple[float, int]:
         fleet.put_tenant(TenantState(tenant))
     for node in cell.nodes:
         for _ in range(GPUS):
-            task = replace(draw.gang(NOW - DAY), qos=QoS.PREEMPTIBLE, request=Request(8000, 1 << 36, "H100", 1),
-                           min_workers=1, max_workers=1)
+            task = replace(
+                draw.gang(NOW - DAY),
+                qos=QoS.PREEMPTIBLE,
+                request=Request(8000, 1 << 36, "H100", 1),
+                min_workers=1,
+                max_workers=1,
+            )
             fleet.put(running(task, cell.name, (node.name,), NOW - 3600, draw))
-    big = replace(draw.gang(NOW), qos=QoS.GUARANTEED, request=Request(64000, 1 << 39, "H100", 8), min_workers=128,
-                  max_workers=128)
+    big = replace(
+        draw.gang(NOW), qos=QoS.GUARANTEED, request=Request(64000, 1 << 39, "H100", 8), min_workers=128, max_workers=128
+    )
     fleet.put(big)
     snapshot = fleet.snapshot(NOW)
     began = time.process_time()
@@ -228,8 +242,15 @@ def percentile(values: Iterable[float], part: float) -> float:
 
 
 def figure(name: str, value: float, unit: str, *, n: int, better: str = "lower", spread: Any = None) -> Row:
-    return {"name": name, "value": round(value, 4), "unit": unit, "goal": GOALS.get(name), "better": better, "n": n,
-            "spread": spread}
+    return {
+        "name": name,
+        "value": round(value, 4),
+        "unit": unit,
+        "goal": GOALS.get(name),
+        "better": better,
+        "n": n,
+        "spread": spread,
+    }
 
 
 def main() -> None:

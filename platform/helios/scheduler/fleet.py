@@ -19,13 +19,14 @@ class Sums:
     Attributes:
         books: of each cell, by name, with everything entered that runs there; never changed, only copied.
         lines: the queue by what gangs have in common, each by age.
-        held: devices by (tenant, accelerator) over all cells, those on nodes that no cell shows any more among them.
+        held: thousandths of devices by (tenant, accelerator) over all cells, those on nodes that no cell shows any more
+            among them; whole numbers, so that the order in which they were added does not matter.
         demand: how many gangs, waiting or running, have workers of so many whole devices, by (accelerator, devices).
     """
 
     books: Mapping[str, Book]
     lines: Queued
-    held: Mapping[tuple[str, str], float]
+    held: Mapping[tuple[str, str], int]
     demand: Mapping[tuple[str, int], int]
 
 
@@ -165,4 +166,4 @@ def _by_name(cells: tuple[CellState, ...]) -> list[CellState]:
 
 def _count(held: Counter[tuple[str, str]], gang: RunningGang, sign: int) -> None:
     if gang.request.accelerator:
-        held[gang.tenant, gang.request.accelerator] += sign * gang.held  # type: ignore[assignment]
+        held[gang.tenant, gang.request.accelerator] += sign * len(gang.nodes) * gang.request.thousandths

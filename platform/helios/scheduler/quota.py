@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from helios.scheduler.decisions import WaitReason
 from helios.scheduler.snapshot import QuotaState, TenantState
 
 
@@ -34,13 +33,18 @@ class Allowance:
 
 
 UNLIMITED = Allowance(float("inf"), float("inf"), "")
-REASON = WaitReason.QUOTA_EXCEEDED
+THOUSAND = 1000
+"""Held devices are counted in thousandths: whole numbers, so that the order of adding does not matter."""
 
 
 class Quotas:
-    """The quota ledger of one cycle."""
+    """The quota ledger of one cycle.
 
-    def __init__(self, tenants: Iterable[TenantState], held: Mapping[tuple[str, str], float]) -> None:
+    Args:
+        held: thousandths of devices by (tenant, accelerator).
+    """
+
+    def __init__(self, tenants: Iterable[TenantState], held: Mapping[tuple[str, str], int]) -> None:
         self._tenants = {tenant.name: tenant for tenant in tenants}
         self._held = dict(held)
         self._allowances: dict[tuple[str, str], Allowance] = {}
@@ -55,13 +59,14 @@ class Quotas:
 
     def held(self, tenant: str, accelerator: str) -> float:
         """Devices of a type that the tenant holds."""
-        return self._held.get((tenant, accelerator), 0.0)
+        return self._held.get((tenant, accelerator), 0) / THOUSAND
 
     def take(self, tenant: str, accelerator: str, devices: float) -> None:
         """Count so many more (or fewer) devices as held."""
         if accelerator:
             self._allowances.clear()
-            self._held[tenant, accelerator] = self.held(tenant, accelerator) + devices
+            held = self._held.get((tenant, accelerator), 0)
+            self._held[tenant, accelerator] = held + round(devices * THOUSAND)
 
     def borrowed(self, tenant: str, accelerator: str) -> float:
         """Devices that it holds beyond its nominal quota."""

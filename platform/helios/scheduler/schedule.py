@@ -1,7 +1,7 @@
 """One scheduling cycle, on one page."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from helios.scheduler.backfill import keep_headroom, reserve
@@ -70,20 +70,31 @@ class Cycle:
     _waiting: tuple[tuple[Shape, tuple[PendingGang, ...], Wait | None], ...] = field(repr=False)
     _scratch: Scratch = field(repr=False, compare=False)
 
-    @cached_property
-    def waits(self) -> Mapping[str, Wait]:
-        """The decision on each gang that waits, by uid. Put into words when it is first asked for."""
-        kept = {reservation.uid: reservation for reservation in self.reservations}
-        helped = {change.beneficiary for change in self.changes if change.beneficiary}
+    def lines(self) -> Iterator[tuple[tuple[PendingGang, ...], Wait]]:
+        """Gangs that wait for the same reason, and that reason; its `uid` is empty. What is their own is left out."""
         words: dict[Shape, Wait] = {}
-        waits: dict[str, Wait] = {}
         for shape, gangs, known in self._waiting:
             if known is None and shape not in words:
                 words[shape] = nowhere("", shape, self._scratch)
-            general = known or words[shape]
-            for gang in gangs:
-                waits[gang.uid] = _own(gang.uid, general, kept.get(gang.uid), making_room=gang.uid in helped)
-        return waits
+            yield gangs, replace(known, uid="") if known else words[shape]
+
+    @cached_property
+    def own(self) -> Mapping[str, Wait]:
+        """The decisions on gangs that wait with a reservation, or that room is being made for, by uid."""
+        kept = {reservation.uid: reservation for reservation in self.reservations}
+        helped = {change.beneficiary for change in self.changes if change.beneficiary}
+        return {
+            gang.uid: _own(gang.uid, wait, kept.get(gang.uid), making_room=gang.uid in helped)
+            for gangs, wait in self.lines()
+            for gang in gangs
+            if gang.uid in kept or gang.uid in helped
+        }
+
+    @cached_property
+    def waits(self) -> Mapping[str, Wait]:
+        """The decision on each gang that waits, by uid. Put into words when it is first asked for."""
+        waits = {gang.uid: replace(wait, uid=gang.uid) for gangs, wait in self.lines() for gang in gangs}
+        return {**waits, **self.own}
 
     @cached_property
     def decisions(self) -> tuple[Decision, ...]:

@@ -42,6 +42,11 @@ class Request:
         """What a worker counts for in devices: `8`, or `0.25` of one."""
         return self.accelerators or self.share / 1000
 
+    @property
+    def thousandths(self) -> int:
+        """The same in thousandths of a device."""
+        return self.accelerators * 1000 + self.share
+
 
 @dataclass(frozen=True, slots=True)
 class Topology:
