@@ -99,7 +99,7 @@ def test_what_the_scheduler_is_told_is_kept() -> None:
         "resources": {"accelerators": "H100:0.5", "alternatives": ["A100:0.25", "L4:1"], "cpus": 1.0, "memory": "0"},
         "placement": {"cells": [], "capacityTypes": ["on_demand"], "data": [{"cell": "a", "size": "500Gi"}]},
         "workers": {"min": 1, "max": 4, "elastic": True},
-        "estimate": 21_600.0,
+        "estimate": "6h",
     }
     written = to_json(job(**said))["spec"]
     assert {name: written[name] for name in said} == said
