@@ -96,16 +96,17 @@ def plan(gang: PendingGang, shape: Shape, scratch: Scratch, *, lacking: float = 
     Args:
         lacking: devices of the gang's own quota that borrowers hold; only they are stopped then.
     """
-    sites = sorted(_sites(shape, scratch), key=lambda site: (-site.fits, site.book.cell.name))
+    ranked = sorted(sites(shape, scratch), key=lambda site: (-site.fits, site.book.cell.name))
     plans = [
         found
-        for site in sites[:CELLS]
+        for site in ranked[:CELLS]
         if (found := plan_among(_eligible(gang, site, lacking=lacking), site, lacking=lacking)) is not None
     ]
     return min(plans, key=lambda one: (one.cost, one.fit.cell), default=None)
 
 
-def _sites(shape: Shape, scratch: Scratch) -> Iterator["Site"]:
+def sites(shape: Shape, scratch: Scratch) -> Iterator["Site"]:
+    """Cells, and what a worker may be given there, in which the gang would fit if nothing ran."""
     access = access_of(shape, scratch.policy)
     for cell in scratch.cells:
         for request in shape.requests:

@@ -1,0 +1,78 @@
+"""Quota as Kueue has it: nominal quotas, borrowing in a cohort, reclaim, and preemption by priority.
+
+Kueue (kubernetes-sigs/kueue), ClusterQueues with `BestEffortFIFO`, `reclaimWithinCohort: Any` and
+`withinClusterQueue: LowerPriority`: the queue by priority class, then age; one that has no quota or place is passed;
+candidates for preemption are borrowers of the cohort first, then lower priorities, then the latest admitted; those are
+let go again that turn out not to be needed. It knows neither checkpoints nor topology unless told, and nothing of cells
+but flavours: here the least-loaded feasible one.
+"""
+
+from collections.abc import Iterator
+
+from helios.scheduler import PendingGang, Preempt, RunningGang, Snapshot, StopReason
+from helios.scheduler.lines import Shape, shape_of
+from helios.scheduler.preemption import Site, Victim, plan_among, sites
+from helios.scheduler.queue import QOS_ORDER
+from helios.scheduler.scratch import Scratch
+from helios.simulator.policies.serving import CONTROL, Decisions, by_class, in_order, place
+from helios.spec import QoS
+
+TRIES = 4
+"""Gangs that a cycle tries to make room for; it makes room for one."""
+
+
+class Kueue:
+    """Quota with borrowing, and preemption that does not ask what it costs."""
+
+    name = "kueue"
+
+    def decide(self, snapshot: Snapshot) -> Decisions:
+        scratch = Scratch(snapshot, CONTROL)
+        admits, blocked = [], []
+        refused: set[tuple[Shape, str]] = set()
+        for gang in in_order(snapshot, by_class(lambda gang: gang.submitted_at)):
+            shape = shape_of(gang)
+            allowance = scratch.quotas.allowance(gang.tenant, gang.request.accelerator)
+            fits = allowance.devices >= shape.devices
+            admit = place(scratch, gang, shape) if fits and (shape, "") not in refused else None
+            if admit is not None:
+                admits.append(admit)
+                continue
+            if fits:
+                refused.add((shape, ""))
+            if fits or allowance.own >= shape.devices:
+                blocked.append((gang, shape, 0.0 if fits else shape.devices - allowance.devices))
+        for gang, shape, lacking in blocked[:TRIES]:
+            changes = tuple(_preempt(gang, shape, scratch, lacking))
+            if changes:
+                return Decisions(tuple(admits), changes)
+        return Decisions(tuple(admits))
+
+
+def _preempt(gang: PendingGang, shape: Shape, scratch: Scratch, lacking: float) -> Iterator[Preempt]:
+    for site in sites(shape, scratch):
+        leaving = sum(one.held for one in site.book.leaving.values())
+        if leaving >= shape.devices:
+            return  # room is being made already
+        candidates = [_victim(one, scratch) for one in site.book.gangs.values() if _candidate(one, gang, site, lacking)]
+        plan = plan_among(candidates, site, lacking=lacking)
+        if plan is not None:
+            for victim in plan.victims:
+                one = victim.gang
+                yield Preempt(one.uid, one.cell, victim.reason, "preempted by priority or reclaim", gang.uid, 0.0)
+            return
+
+
+def _candidate(one: RunningGang, gang: PendingGang, site: Site, lacking: float) -> bool:
+    if one.leaving_at is not None or one.request.accelerator != site.request.accelerator or one.qos is QoS.GUARANTEED:
+        return False
+    if lacking > 0:
+        quotas = site.scratch.quotas
+        return quotas.borrowed(one.tenant, site.request.accelerator) > 0 and quotas.same_cohort(gang.tenant, one.tenant)
+    return QOS_ORDER[gang.qos] < QOS_ORDER[one.qos]
+
+
+def _victim(one: RunningGang, scratch: Scratch) -> Victim:
+    """As a cost: the latest admitted is the cheapest."""
+    ran = scratch.now - (scratch.now if one.started_at is None else one.started_at)
+    return Victim(one, StopReason.PREEMPTED, one.nodes, (), one.held * ran)
