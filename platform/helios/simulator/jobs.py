@@ -1,7 +1,7 @@
 """A job as the simulator knows it: what the scheduler may see of it, and the truth that only the clock knows."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from helios.spec import QoS
 
@@ -70,12 +70,20 @@ class Workload:
         name: of the trace that they come from.
         horizon_s: seconds that the submissions span.
         notes: what was done to the trace, a sentence each (burstiness before and after, rows left out).
+        window: measured seconds (from, to); jobs submitted outside are warm-up or tail. None where nothing was drawn.
+        load: demand within the window if every job started at once, over capacity. None where nothing was drawn.
+        quotas: nominal devices by tenant, by true demand.
+        facts: the figures of the notes, by name.
     """
 
     name: str
     jobs: tuple[TraceJob, ...]
     horizon_s: float
     notes: tuple[str, ...] = ()
+    window: tuple[float, float] | None = None
+    load: float | None = None
+    quotas: Mapping[str, int] = field(default_factory=dict)
+    facts: Mapping[str, float] = field(default_factory=dict)
 
 
 def offered_load(jobs: Iterable[TraceJob], gpus: float, seconds: float) -> float:
