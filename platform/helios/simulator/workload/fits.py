@@ -40,6 +40,7 @@ def _room(fleet: Fleet, kind: str, gpus: int) -> int:
         sum(
             sum(count // max(1, gpus) for type_, count in node.accelerators.items() if kind in {ANY, type_})
             for node in cell.nodes
+            if not node.spare
         )
         for cell in fleet.cells
     )

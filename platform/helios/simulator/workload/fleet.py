@@ -1,24 +1,20 @@
-"""Fleets to simulate: from `Cell` documents, or the protocol's own."""
+"""A fleet to simulate, and the protocol's own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from helios.errors import InputError, Problem, SpecError
+from helios.errors import InputError
 from helios.scheduler.snapshot import CellState, Node, Readiness, Topology
 from helios.simulator.traces.earth import SIZES
-from helios.spec import CapacityType, Cell, CellSpec, Loaded, load_documents
+from helios.spec import CapacityType
 
 NODE_GPUS = 8
 NODE_MILLICPUS, NODE_MEMORY = 96_000, 2**40
 """Cores and memory of a node with GPUs; no cell document says them. The simulated provider has the same."""
-CPU_MILLICPUS, CPU_MEMORY = 64_000, 256 * 2**30
-LOADED = (8, 32, 256)
-"""Neighbouring nodes of a pool to a rack, a block and a fabric, as in cells of the simulated provider."""
 DRAWN = (4, 16, 256)
-"""The same for the protocol's own fleet."""
+"""Neighbouring nodes of a cell to a rack, a block and a fabric."""
 MIX = {CapacityType.ON_DEMAND: 0.15, CapacityType.PREEMPTIBLE: 0.15}
 """Shares of a cell's nodes in the mean; each cell draws its own from none to twice as many. The rest is reserved."""
 DEVICE_HOUR = {CapacityType.RESERVED: 2.0, CapacityType.ON_DEMAND: 3.0, CapacityType.PREEMPTIBLE: 1.0}
@@ -49,12 +45,18 @@ class Fleet:
 
     @property
     def gpus(self) -> int:
-        return sum(sum(node.accelerators.values()) for cell in self.cells for node in cell.nodes)
+        """Devices that work can be placed on; spares are not counted."""
+        return sum(sum(node.accelerators.values()) for node in self.usable)
+
+    @property
+    def usable(self) -> tuple[Node, ...]:
+        """Nodes of all cells but spare ones."""
+        return tuple(node for cell in self.cells for node in cell.nodes if not node.spare)
 
     @property
     def types(self) -> tuple[str, ...]:
         """Accelerator types, the fastest first."""
-        found = {kind for cell in self.cells for node in cell.nodes for kind in node.accelerators}
+        found = {kind for node in self.usable for kind in node.accelerators}
         return tuple(sorted(found, key=lambda kind: (-self.speeds.get(kind, 1.0), kind)))
 
     @property
@@ -70,42 +72,8 @@ class Fleet:
     @property
     def capacity(self) -> float:
         """Devices, each counted by its speed."""
-        return sum(
-            count * self.speeds.get(kind, 1.0)
-            for cell in self.cells
-            for node in cell.nodes
-            for kind, count in node.accelerators.items()
-        )
-
-
-def load_fleet(paths: Sequence[Path]) -> Fleet:
-    """Cells from files and folders of `Cell` documents; each pool has all the nodes that it may grow to.
-
-    A cell of `provider: local` says nothing of its devices in its document and is left out, with a note.
-
-    Raises:
-        SpecError: a document is wrong, of another kind, or a cell has no GPUs.
-        InputError: no cell is left.
-    """
-    loaded = load_documents(list(paths))
-    problems = [_other_kind(one) for one in loaded if not isinstance(one.document, Cell)]
-    cells, notes = [], []
-    for one in loaded:
-        if not isinstance(one.document, Cell):
-            continue
-        name, spec = one.document.metadata.name, one.document.spec
-        cell = CellState(name, Readiness.READY, _nodes(name, spec))
-        if any(node.accelerators for node in cell.nodes):
-            cells.append(cell)
-        elif spec.provider == "local":
-            notes.append(f"{one.file}: cell {name} is a local machine, whose devices no document says; left out.")
-        else:
-            problems.append(_no_gpus(one))
-    if problems:
-        raise SpecError(problems, hint="a fleet to simulate is made of Cell documents whose pools have accelerators")
-    if not cells:
-        raise InputError("no cell with GPUs is left to simulate", hint=" ".join(notes))
-    return Fleet(tuple(cells), notes=tuple(notes))
+        devices = (item for node in self.usable for item in node.accelerators.items())
+        return sum(count * self.speeds.get(kind, 1.0) for kind, count in devices)
 
 
 def protocol_fleet(seed: int = 0, gpus: int = 5000, generations: int = 1) -> Fleet:
@@ -131,31 +99,9 @@ def protocol_fleet(seed: int = 0, gpus: int = 5000, generations: int = 1) -> Fle
     return Fleet(cells, speeds, (note,))
 
 
-def _nodes(cell: str, spec: CellSpec) -> tuple[Node, ...]:
-    nodes = []
-    for pool in spec.node_pools:
-        devices = {pool.accelerators.type: pool.accelerators.count} if pool.accelerators else {}
-        cpus, memory = (NODE_MILLICPUS, NODE_MEMORY) if devices else (CPU_MILLICPUS, CPU_MEMORY)
-        for index in range(pool.nodes.max):
-            name, place = f"{cell}-{pool.name}-{index}", _topology(f"{cell}-{pool.name}", index, LOADED)
-            nodes.append(Node(name, pool.name, cpus, memory, devices, capacity_type=pool.capacity_type, topology=place))
-    return tuple(nodes)
-
-
-def _topology(prefix: str, index: int, layout: tuple[int, int, int]) -> Topology:
-    rack, block, fabric = layout
+def _topology(prefix: str, index: int) -> Topology:
+    rack, block, fabric = DRAWN
     return Topology(f"{prefix}-r{index // rack}", f"{prefix}-b{index // block}", f"{prefix}-f{index // fabric}")
-
-
-def _other_kind(one: Loaded) -> Problem:
-    kind = one.document.kind
-    return Problem(f"expected kind Cell, got {kind}", one.file, *one.positions.get("kind", (one.line, 1)), "kind", kind)
-
-
-def _no_gpus(one: Loaded) -> Problem:
-    place = one.positions.get("spec.nodePools", (one.line, 1))
-    message = f"cell {one.document.metadata.name} has no GPUs: expected a pool with accelerators and at least one node"
-    return Problem(message, one.file, *place, "spec.nodePools")
 
 
 def _node_counts(nodes: int) -> list[int]:
@@ -195,7 +141,7 @@ def _drawn_cell(place: int, count: int, kind: str, seed: int) -> CellState:
             NODE_MEMORY,
             {kind: NODE_GPUS},
             capacity_type=type_,
-            topology=_topology(name, index, DRAWN),
+            topology=_topology(name, index),
         )
         for index, type_ in enumerate(types)
     )

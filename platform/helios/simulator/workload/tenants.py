@@ -78,9 +78,7 @@ def tenant_states(quotas: Mapping[str, int], fleet: Fleet) -> tuple[TenantState,
 
     Where a fleet has several types of devices, each quota is dealt to them in proportion to what there is of each.
     """
-    counts = {
-        kind: sum(node.accelerators.get(kind, 0) for cell in fleet.cells for node in cell.nodes) for kind in fleet.types
-    }
+    counts = {kind: sum(node.accelerators.get(kind, 0) for node in fleet.usable) for kind in fleet.types}
     shares = np.array(list(counts.values()), np.float64)
     return tuple(
         TenantState(
@@ -100,7 +98,7 @@ def cell_sizes(cells: Sequence[CellState], speeds: Mapping[str, float]) -> tuple
     sizes = np.zeros(len(cells))
     lasting = np.zeros(len(cells), np.int64)
     for place, cell in enumerate(cells):
-        for node in cell.nodes:
+        for node in (one for one in cell.nodes if not one.spare):
             for kind, count in node.accelerators.items():
                 sizes[place] += count * speeds.get(kind, 1.0)
                 lasting[place] += count * (node.capacity_type is not CapacityType.PREEMPTIBLE)

@@ -34,9 +34,27 @@ def test_a_cell_has_all_the_nodes_that_it_may_grow_to(tmp_path: Path) -> None:
     (cell,) = fleet.cells
     assert (fleet.gpus, fleet.types, fleet.any_type, fleet.alternatives) == (72, ("H100",), "H100", {})
     assert len(cell.nodes) == 11
-    assert cell.nodes[8].topology.rack == "one-gpu-r1"
+    assert cell.nodes[8].topology.rack == "gpu-r1"
     assert cell.nodes[0].capacity_type is CapacityType.PREEMPTIBLE
     assert len({node.name for node in cell.nodes}) == 11
+
+
+def test_a_document_says_prices_racks_and_spares(tmp_path: Path) -> None:
+    """They are read as the live fleet reads them; spares take no work, and racks are nowhere if nobody says them."""
+    text = CELL.replace("NAME", "one").replace("PROVIDER", "aws")
+    (plain,) = load_fleet([written(tmp_path, "one", text)]).cells
+    assert {node.topology.rack for node in plain.nodes} == {""}
+    assert plain.prices == {}
+    said = "nodes: {min: 1, max: 9}, spares: 2, price: 3.5, topology: {nodesPerRack: 2, racksPerBlock: 2}}"
+    text = text.replace("nodes: {min: 1, max: 9}}", said).replace("  region: x", "  region: x\n  egress: 0.05")
+    fleet = load_fleet([written(tmp_path, "one", text)])
+    (cell,) = fleet.cells
+    assert [node.topology.rack for node in cell.nodes[:5]] == ["gpu-r0", "gpu-r0", "gpu-r1", "gpu-r1", "gpu-r2"]
+    assert cell.nodes[4].topology.block == "gpu-b1"
+    assert [node.spare for node in cell.nodes[:9]] == [False] * 7 + [True] * 2
+    assert fleet.gpus == fleet.capacity == 56
+    assert cell.prices == {("H100", CapacityType.PREEMPTIBLE): 3.5}
+    assert cell.egress == 0.05
 
 
 def test_a_local_machine_is_left_out_with_a_note(tmp_path: Path) -> None:
