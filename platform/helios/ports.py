@@ -71,9 +71,10 @@ class Launch:
         kind: `Job` or `Service`.
         uid: of the job or service; with `epoch` it names this start, and starting the same pair again is a no-op.
         epoch: fencing epoch; a cell refuses an epoch lower than the highest it has seen for the uid.
-        spec: the validated spec as JSON.
+        spec: the validated spec as JSON, with the accelerators that were granted where others would do as well.
         workers: granted number of workers (replicas for a service).
         nodes: the node of each worker.
+        devices: where workers have a share of a device: the device of each on its node, counted from 0.
         context: extra facts for the work: curriculum, stage, input checkpoint (see docs/reference/runtime.md).
     """
 
@@ -85,6 +86,7 @@ class Launch:
     workers: int
     nodes: tuple[str, ...]
     context: Mapping[str, str] = field(default_factory=dict)
+    devices: tuple[int, ...] = ()
 
 
 class Phase(StrEnum):

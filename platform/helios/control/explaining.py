@@ -8,7 +8,7 @@ from helios.control import admission, fleet
 from helios.control.curriculum import owns
 from helios.control.owners import makes_jobs
 from helios.lifecycle import TERMINAL
-from helios.scheduler import Admit, CellVerdict, Decision, PendingGang, Snapshot, queue_of, schedule
+from helios.scheduler import CellVerdict, PendingGang, Policy, Request, Reservation, Snapshot, queue_of, schedule
 from helios.scheduler import explain as explain_gang
 from helios.spec import AnyDocument, Curriculum, Job, Service, to_json
 from helios.store import Change, Mirror, Record, timestamp
@@ -17,7 +17,7 @@ PREVIEWED = "previewed"
 """Uid of a gang that is not there yet."""
 
 
-def explain(mirror: Mirror, snapshot: Callable[[], Snapshot], kind: str, name: str) -> dict[str, Any]:
+def explain(mirror: Mirror, snapshot: Callable[[], Snapshot], kind: str, name: str, policy: Policy) -> dict[str, Any]:
     """Explain a Job, Service or Curriculum. Raises `NotFoundError`."""
     record = mirror.get(kind, name)
     facts: dict[str, Any] = {
@@ -34,18 +34,21 @@ def explain(mirror: Mirror, snapshot: Callable[[], Snapshot], kind: str, name: s
         "ahead": None,
         "cells": [],
         "unblock": [],
+        "reservation": None,
     }
     if kind == "Curriculum":
-        return facts | _at_stage(mirror, snapshot, record)
+        return facts | _at_stage(mirror, snapshot, record, policy)
     if kind == "Job" and record.state == "Pending" and record.spec.get("needs"):
         return facts | {"unblock": _unblock_needs(mirror, record)}
-    return facts | (_in_queue(snapshot(), record.uid) if fleet.waits(record) else {})
+    return facts | (_in_queue(snapshot(), record.uid, policy) if fleet.waits(record) else {})
 
 
-def queue(mirror: Mirror, snapshot: Snapshot) -> list[dict[str, Any]]:
-    """What waits for a place, in queue order."""
+def queue(
+    mirror: Mirror, snapshot: Snapshot, policy: Policy, reservations: Mapping[str, Reservation]
+) -> list[dict[str, Any]]:
+    """What waits for a place, in queue order; `reservations` by uid."""
     rows = []
-    for position, gang in enumerate(queue_of(snapshot), 1):
+    for position, gang in enumerate(queue_of(snapshot, policy), 1):
         record = mirror.by_uid(gang.uid)
         if record is None:
             continue
@@ -58,20 +61,31 @@ def queue(mirror: Mirror, snapshot: Snapshot) -> list[dict[str, Any]]:
             "qos": str(gang.qos),
             "priority": gang.priority,
             "workers": {"min": gang.min_workers, "max": gang.max_workers},
-            "request": {
-                "accelerator": gang.request.accelerator,
-                "accelerators": gang.request.accelerators,
-                "millicpus": gang.request.millicpus,
-                "memory": gang.request.memory,
-            },
+            "request": _request(gang.request),
             "reason": facts.get("reason", ""),
             "message": facts.get("message", ""),
             "queuedAt": facts.get("queuedAt") or timestamp(record.created_at),
+            "reservation": _reservation(reservations.get(gang.uid)),
         })  # fmt: skip
     return rows
 
 
-def preview(mirror: Mirror, document: AnyDocument, snapshot: Snapshot) -> dict[str, Any]:
+def _request(request: Request) -> dict[str, Any]:
+    asked: dict[str, Any] = {
+        "accelerator": request.accelerator,
+        "accelerators": request.accelerators,
+        "millicpus": request.millicpus,
+        "memory": request.memory,
+    }
+    return asked | ({"share": request.share} if request.share else {})
+
+
+def _reservation(kept: Reservation | None) -> dict[str, Any] | None:
+    """The place that is kept, and when it is expected to be free by the estimates of what runs now."""
+    return None if kept is None else {"cell": kept.cell, "at": timestamp(kept.at), "nodes": list(kept.nodes)}
+
+
+def preview(mirror: Mirror, document: AnyDocument, snapshot: Snapshot, policy: Policy) -> dict[str, Any]:
     """What applying would change, and what the scheduler would do with it now. Raises what `apply` would raise."""
     current = admission.check(document, mirror.find, mirror)
     wanted = to_json(document)
@@ -85,7 +99,7 @@ def preview(mirror: Mirror, document: AnyDocument, snapshot: Snapshot) -> dict[s
         return answer
     others = tuple(item for item in snapshot.pending if current is None or item.uid != current.uid)
     with_it = replace(snapshot, pending=(*others, gang))
-    decided = _decision(with_it, gang.uid)
+    decided = _decision(with_it, gang.uid, policy)
     decided["decision"]["subject"] = _subject(document)
     return answer | decided
 
@@ -103,13 +117,14 @@ def _subject(document: AnyDocument) -> str:
     return member if array is not None else ""
 
 
-def _decision(snapshot: Snapshot, uid: str) -> dict[str, Any]:
-    found: Decision = next(decision for decision in schedule(snapshot) if decision.uid == uid)
-    if isinstance(found, Admit):
+def _decision(snapshot: Snapshot, uid: str, policy: Policy) -> dict[str, Any]:
+    found = next((admit for admit in schedule(snapshot, policy).admits if admit.uid == uid), None)
+    if found is not None:
         placed = {"action": "admit", "cell": found.cell, "nodes": list(found.nodes), "workers": found.workers}
         return {"decision": {**placed, "reason": "Admissible", "message": f"{found.reason} of cell {found.cell}"}}
-    why = explain_gang(snapshot, uid)
+    why = explain_gang(snapshot, uid, policy)
     waits = {"action": "wait", "reason": why.reason, "message": why.message, "position": why.position}
+    waits["reservation"] = _reservation(why.reservation)
     return {"decision": waits, "cells": [_verdict(cell) for cell in why.cells], "unblock": list(why.unblock)}
 
 
@@ -128,8 +143,10 @@ def _gang_of(document: AnyDocument, wanted: Mapping[str, Any], now: float) -> Pe
         record = replace(record, spec={**spec, "array": None, "schedule": None})
     if kind == "Service":
         record = record.with_status(state="Pending")
-    found = fleet.gang(record)
-    return found if isinstance(found, PendingGang) else None
+    if not fleet.waits(record):
+        return None
+    said = fleet.prospect(record).work.stated if kind == "Job" else None
+    return fleet.pending(record, said)
 
 
 def _differences(before: Any, after: Any, path: str) -> Any:
@@ -146,10 +163,10 @@ def _differences(before: Any, after: Any, path: str) -> Any:
         yield {"field": path, "before": before, "after": after}
 
 
-def _in_queue(snapshot: Snapshot, uid: str) -> dict[str, Any]:
+def _in_queue(snapshot: Snapshot, uid: str, policy: Policy) -> dict[str, Any]:
     if all(gang.uid != uid for gang in snapshot.pending):
         return {}  # it was admitted between two looks
-    why = explain_gang(snapshot, uid)
+    why = explain_gang(snapshot, uid, policy)
     return {
         "reason": why.reason,
         "message": why.message,
@@ -157,6 +174,7 @@ def _in_queue(snapshot: Snapshot, uid: str) -> dict[str, Any]:
         "ahead": why.ahead,
         "cells": [_verdict(verdict) for verdict in why.cells],
         "unblock": list(why.unblock),
+        "reservation": _reservation(why.reservation),
     }
 
 
@@ -173,7 +191,7 @@ def _unblock_needs(mirror: Mirror, record: Record) -> list[str]:
     return sentences
 
 
-def _at_stage(mirror: Mirror, snapshot: Callable[[], Snapshot], record: Record) -> dict[str, Any]:
+def _at_stage(mirror: Mirror, snapshot: Callable[[], Snapshot], record: Record, policy: Policy) -> dict[str, Any]:
     stages = record.status.get("stages", [])
     facts: dict[str, Any] = {"stages": stages}
     current = next((stage for stage in stages if stage["created"] and stage["state"] not in TERMINAL), None)
@@ -182,7 +200,7 @@ def _at_stage(mirror: Mirror, snapshot: Callable[[], Snapshot], record: Record) 
     job = mirror.find("Job", current["job"]) if current is not None else None
     # The name may be taken by a job of somebody else, who is not to be told of here.
     if current is not None and job is not None and owns(record, job):
-        facts |= {"stage": current["name"], "job": explain(mirror, snapshot, "Job", job.name)}
+        facts |= {"stage": current["name"], "job": explain(mirror, snapshot, "Job", job.name, policy)}
     return facts
 
 

@@ -4,16 +4,17 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from helios.control import fleet, status
+from helios.control import status
 from helios.control.cell import is_reachable
 from helios.control.owners import owner_of
+from helios.control.standing import Standing
 from helios.lifecycle import TERMINAL
-from helios.scheduler import CellState, PendingGang, RunningGang, Snapshot, TenantState
-from helios.store import Gone, Mirror, Record
+from helios.scheduler import Snapshot
+from helios.store import Allocation, Gone, Mirror, Record
 
 KINDS = ("Cell", "Tenant", "Curriculum", "Job", "Service")
 """In the order in which a pass looks at them: what is asked for is known before places are given away."""
@@ -46,9 +47,7 @@ class Index:
         self._unreadable: dict[str, Exception] = {}
         self._strays: dict[str, frozenset[str]] = {}
         self._dirty: defaultdict[str, dict[str, None]] = defaultdict(dict)
-        self._gangs: dict[str, PendingGang | RunningGang] = {}
-        self._states: dict[str, CellState] = {}
-        self._tenants: dict[str, TenantState] = {}
+        self._standing = Standing()
         self.scheduling_version = 0
         """Moves with whatever the scheduler decides on: gangs, cells, quotas."""
         with self._lock:  # what the mirror tells meanwhile waits, and is no older than what is read here
@@ -92,9 +91,11 @@ class Index:
     def note_strays(self, cell: str, uids: frozenset[str]) -> None:
         """Take in whose launches live in that cell though they should not: none of them starts elsewhere meanwhile."""
         with self._lock:
-            if self._strays.get(cell, frozenset()) != uids:
-                self._strays[cell] = uids
-                self.scheduling_version += 1
+            self._strays[cell] = uids
+            self.scheduling_version += self._standing.bar(self._all_strays())
+
+    def _all_strays(self) -> frozenset[str]:
+        return frozenset[str]().union(*self._strays.values())
 
     def unreadable(self, uid: str) -> Exception | None:
         """Why the scheduler cannot see that job or service, or None."""
@@ -133,18 +134,17 @@ class Index:
     def snapshot(self, now: float) -> Snapshot:
         """Cells, quotas, what waits and what holds resources."""
         with self._lock:
-            gangs = tuple(self._gangs.values())
-            strays = frozenset[str]().union(*self._strays.values())
-            cells, tenants = tuple(self._states.values()), tuple(self._tenants.values())
-        return Snapshot(
-            now=now,
-            cells=cells,
-            tenants=tenants,
-            pending=tuple(
-                fleet.offered(gang, now) for gang in gangs if isinstance(gang, PendingGang) and gang.uid not in strays
-            ),
-            running=tuple(gang for gang in gangs if isinstance(gang, RunningGang)),
-        )
+            return self._standing.snapshot(now)
+
+    def runs_s(self, uid: str, workers: int) -> float | None:
+        """Seconds that a job which waits is expected to run with so many workers; None where nothing is known."""
+        with self._lock:
+            return self._standing.runs_s(uid, workers)
+
+    def remember_use(self, allocations: Sequence[Allocation]) -> None:
+        """Take in what tenants had before this process began to count."""
+        with self._lock:
+            self._standing.use.remember(allocations)
 
     # Upkeep -----------------------------------------------------------------------------------------------------------
 
@@ -182,11 +182,9 @@ class Index:
             return
         del self._known[gone.kind, gone.name]
         self._forget(record)
-        if record.kind == "Cell":
-            self._states.pop(record.name, None)
-            self._strays.pop(record.name, None)
-        elif record.kind == "Tenant":
-            self._tenants.pop(record.name, None)
+        if record.kind == "Cell" and record.name in self._strays:
+            del self._strays[record.name]
+            self._standing.bar(self._all_strays())
         self._touch_around(record, record)
         self._dirty[record.kind].pop(record.name, None)
         self.scheduling_version += 1
@@ -196,7 +194,7 @@ class Index:
         if cell is not None:
             self._cells[cell].records.pop(record.uid, None)
             self._order_moved(cell)
-        self._gangs.pop(record.uid, None)
+        self._standing.drop(record)
         self._unreadable.pop(record.uid, None)
         owner = owner_of(record)
         if owner is not None:
@@ -232,32 +230,16 @@ class Index:
                 self._order_moved(cell)
 
     def _feed_scheduler(self, record: Record) -> None:
-        """Keep what the scheduler sees of it, and note whether that changed."""
-        if record.kind == "Cell":
-            changed = _update(self._states, record.name, fleet.cell_state(record))
-        elif record.kind == "Tenant":
-            changed = _update(self._tenants, record.name, fleet.tenant_state(record))
-        elif record.kind in {"Job", "Service"}:
-            gang = self._gang(record)
-            if gang is None:
-                changed = self._gangs.pop(record.uid, None) is not None
-            else:
-                changed = _update(self._gangs, record.uid, gang)
-        else:
-            changed = False
-        self.scheduling_version += changed
-
-    def _gang(self, record: Record) -> PendingGang | RunningGang | None:
-        """What the scheduler sees of it; a record that cannot be read must not keep the others from being seen."""
+        """Show the scheduler what is new; a record that cannot be read must not keep the others from being seen."""
         try:
-            gang = fleet.gang(record)
+            self.scheduling_version += self._standing.put(record)
         except _UNREADABLE as error:
             if record.uid not in self._unreadable:
                 _log.error("control: %s %s cannot be scheduled", record.kind, record.name, exc_info=error)
             self._unreadable[record.uid] = error
-            return None
-        self._unreadable.pop(record.uid, None)
-        return gang
+            self._standing.drop(record)
+        else:
+            self._unreadable.pop(record.uid, None)
 
     def _touch_owner(self, record: Record) -> None:
         owner = owner_of(record)
@@ -286,10 +268,3 @@ def _discard(table: "defaultdict[Any, set[str]]", key: object, name: str) -> Non
 def _orders(record: Record) -> tuple[object, ...]:
     """What its cell's agent is told of it."""
     return (status.epoch(record), record.status.get("stop"))
-
-
-def _update(table: "dict[str, object] | Mapping[str, object]", key: str, value: object) -> bool:
-    assert isinstance(table, dict)
-    changed = table.get(key) != value
-    table[key] = value
-    return changed

@@ -115,6 +115,8 @@ def _over(machine: JobMachine, spec: JobSpec, reason: str, message: str) -> None
         machine.fail("RunTimeout", stop["message"])
     elif (spent := lifecycle.spent(machine.tally, spec.retry, reason)) is not None:
         machine.fail(reason, f"{message} {spent}".strip())
+    elif reason == lifecycle.RESIZED and "resize" in machine.record.status:
+        machine.resume()
     else:
         charged = lifecycle.is_charged(spec.retry, reason)
         machine.recover(reason, message or "the launch ended early", charged=charged)

@@ -11,8 +11,8 @@ from helios import lifecycle
 from helios.control import status
 from helios.control.machine import Machine
 from helios.lifecycle import JobState, Tally
-from helios.scheduler import Admit, Request
-from helios.store import timestamp
+from helios.scheduler import Admit, Change, Request, Resize
+from helios.store import seconds, timestamp
 
 
 class JobMachine(Machine):
@@ -32,13 +32,20 @@ class JobMachine(Machine):
         submitted = self.record.status.get("submittedAt", timestamp(self.record.created_at))
         self._move(JobState.QUEUED, "Queued", message, submittedAt=submitted, queuedAt=moment)
 
-    def admit(self, decision: Admit, request: Request) -> None:
-        """Write the intent: where, and under which epoch. Nothing starts before this is saved."""
+    def admit(self, decision: Admit, request: Request, *, runs_s: float | None = None) -> None:
+        """Write the intent: where, and under which epoch. Nothing starts before this is saved.
+
+        Args:
+            request: what a worker asks for, where the decision does not say what it was granted.
+            runs_s: seconds that it is expected to run with that many workers; None where nothing is known.
+        """
         place = status.placement_of(decision, request)
         epoch = status.epoch(self.record) + 1
         message = f"{decision.reason} of cell {decision.cell}, epoch {epoch}"
         fields: dict[str, Any] = {"placement": place, "epoch": epoch, "admittedAt": timestamp(self.now)}
         fields["heldOff"] = None
+        fields["expectedEnd"] = None if runs_s is None else timestamp(self.now + runs_s)
+        fields["firstWorkers"] = self.record.status.get("firstWorkers", decision.workers)
         self._move(JobState.ADMITTED, "Admitted", message, **fields)
 
     def start(self, reason: str = "", message: str = "") -> None:
@@ -56,17 +63,48 @@ class JobMachine(Machine):
 
     def report(self, progress: Mapping[str, Any]) -> None:
         if progress:
+            saved = progress.get("checkpoint_step")
+            if saved and saved != self.record.status.get("progress", {}).get("checkpoint_step"):
+                self.record = self.record.with_status(checkpointedAt=timestamp(self.now))
             self.record = self.record.with_status(progress=dict(progress))
 
     def lose(self, reason: str, message: str) -> None:
         """The cell does not know the launch any more: have it stopped, so that a second look confirms it is gone."""
-        stop = {"reason": reason, "message": message, "grace": 0.0}
+        stop = self._stop(reason, message, 0.0)
         self._move(JobState.RECOVERING, reason, message, warning=True, stop=stop)
 
     def preempt(self, reason: str, message: str, *, grace_s: float) -> None:
         """Take its resources away: notice, `grace_s` seconds for a checkpoint, then the whole gang is freed at once."""
-        stop = {"reason": reason, "message": message, "grace": grace_s}
+        stop = self._stop(reason, message, grace_s)
         self._move(JobState.PREEMPTING, reason, message, warning=True, stop=stop, preemptRequested=None)
+
+    def make_room(self, change: Change, *, grace_s: float) -> None:
+        """Leave as the scheduler decided: for good, or to go on at once with another number of workers.
+
+        For whom it leaves and what that is expected to lose is kept in `status.stop`.
+        """
+        stop = self._stop(change.reason, change.message, grace_s)
+        stop |= {"beneficiary": change.beneficiary, "cost": round(change.cost, 3)}
+        fields: dict[str, Any] = {"stop": stop, "preemptRequested": None}
+        if isinstance(change, Resize):
+            fields["resize"] = {"nodes": list(change.nodes), "workers": change.workers}
+        else:
+            fields["preemptedAt"] = timestamp(self.now)
+        self._move(JobState.PREEMPTING, change.reason, change.message, warning=True, **fields)
+
+    def resume(self) -> None:
+        """It was stopped to be resized and has left: the next epoch starts on the nodes that were kept for it."""
+        target, before = self.record.status["resize"], self.record.status["placement"]
+        self.recover(lifecycle.RESIZED, f"goes on with {target['workers']} workers", charged=False)
+        epoch = status.epoch(self.record) + 1
+        fields: dict[str, Any] = {"epoch": epoch, "admittedAt": timestamp(self.now), "resize": None}
+        fields["placement"] = {**before, **target}
+        if "expectedEnd" in self.record.status:
+            left = seconds(self.record.status["expectedEnd"]) - self.now
+            ratio = (before["workers"] / target["workers"]) ** status.SPEEDUP
+            fields["expectedEnd"] = timestamp(self.now + max(0.0, left) * ratio)
+        message = f"{target['workers']} workers of cell {before['cell']}, epoch {epoch}"
+        self._move(JobState.ADMITTED, "Resized", message, **fields)
 
     @property
     def tally(self) -> Tally:
@@ -85,7 +123,8 @@ class JobMachine(Machine):
         }
         if reason in lifecycle.HELD_OFF:
             fields["heldOff"] = self._held_off(before.by_reason.get(reason, 0))
-        fields["preemptRequested"] = None  # what was to be preempted is over
+        fields |= {"preemptRequested": None, "resize": None}  # what was asked of the old launch is over with it
+        fields["lastEnd"] = reason
         fields["lastCell"] = self._cell()  # the only one that may still say that this start succeeded after all
         self._move(JobState.RECOVERING, reason, message, warning=True, placement=None, stop=None, **fields)
 
@@ -129,6 +168,7 @@ class JobMachine(Machine):
             rerunRequested=None,
             restartReasons=None,
             heldOff=None,
+            lastEnd=None,
         )
         fields: dict[str, Any] = {"restarts": 0, "failures": 0, "released": None}
         to = JobState.PENDING  # it never got as far as the queue: what it needs may still not have succeeded
@@ -165,6 +205,7 @@ class JobMachine(Machine):
     def _end(self, to: JobState, reason: str, message: str, *, warning: bool = False, **fields: Any) -> None:
         # The placement stays as a fact of the past; `released` says that nothing is held there.
         fields = {"stop": None, "released": True, "finishedAt": timestamp(self.now), **fields, "preemptRequested": None}
+        fields["resize"] = None
         self._move(to, reason, message, warning=warning, **fields)
 
     def _move(self, to: JobState, reason: str, message: str, *, warning: bool = False, **fields: Any) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from helios.control import status
 from helios.scheduler import Wait
-from helios.store import Event, EventType, Record
+from helios.store import Event, EventType, Record, timestamp
 
 
 class Machine:
@@ -40,7 +40,7 @@ class Machine:
     def stop(self, reason: str, message: str, *, grace_s: float = status.DEFAULT_GRACE_S) -> None:
         """Ask the cell to stop the launch, `grace_s` seconds after its notice; the first reason stays."""
         if self.stopping is None:
-            stop = {"reason": reason, "message": message, "grace": grace_s}
+            stop = self._stop(reason, message, grace_s)
             self.record = self.record.with_status(stop=stop, message=message)
             self._event("Stopping", f"{reason}: {message}")
 
@@ -49,6 +49,10 @@ class Machine:
         if self.stopping is not None and self.stopping["grace"] > 0:
             self.record = self.record.with_status(stop={**self.stopping, "grace": 0.0}, message=message)
             self._event("GraceCut", message, warning=True)
+
+    def _stop(self, reason: str, message: str, grace_s: float) -> dict[str, Any]:
+        """`status.stop` of a stop that is asked for now."""
+        return {"reason": reason, "message": message, "grace": grace_s, "at": timestamp(self.now)}
 
     def _event(self, reason: str, message: str, *, warning: bool = False) -> None:
         kind = EventType.WARNING if warning else EventType.NORMAL

@@ -1,9 +1,10 @@
 """The control plane: all controllers and the scheduler over one store, on as many replicas as there are."""
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
@@ -14,15 +15,19 @@ from helios.control.leader import TERM_S, Elector
 from helios.control.measuring import Measures
 from helios.control.reconciling import Reconciler
 from helios.control.requests import DEFAULT_TENANT
+from helios.control.use import FORGOTTEN_AFTER, HALF_LIFE_S
 from helios.control.watching import Watcher
-from helios.errors import FencedError, UnavailableError
+from helios.errors import FencedError, HeliosError, UnavailableError
 from helios.ports import Clock, Tracker
-from helios.scheduler import schedule
+from helios.scheduler import Cycle, Policy, Reservation, Snapshot, schedule
 from helios.spec import AnyDocument, Tenant, from_json
 from helios.store import Fence, Gone, Lease, Mirror, Record, Store, SystemClock
 from helios.telemetry import metrics, tracing
 
 LEASE = "control"
+DEFAULT = Policy()
+FORESEEN_S = 10.0
+"""How long the reservations of a cycle are shown where none follows."""
 IDLE_TICK_S = 1.0
 RESYNC_S = 300.0
 """How often everything is looked at again, whatever was or was not notified."""
@@ -51,9 +56,11 @@ class ControlPlane:
         *,
         executor: Executor | None = None,
         mirror: Mirror | None = None,
+        policy: Policy = DEFAULT,
     ) -> None:
         """Make the default tenant where it is not there; calls to the tracker run on `executor`, or a thread."""
         self._store = store
+        self._policy = policy
         self._clock = clock or SystemClock()
         self._wake = threading.Event()
         self._own_mirror = mirror is None
@@ -79,6 +86,9 @@ class ControlPlane:
             executor=executor,
         )
         self._scheduled_version = -1
+        self._next_look = math.inf
+        self._remembers = False
+        self._foreseen: tuple[float, Mapping[str, Reservation]] | None = None
         self._not_before = 0.0
         self._resync_at = 0.0
         self._begin(store)
@@ -114,7 +124,7 @@ class ControlPlane:
         version, now = self._index.scheduling_version, self._clock.now()
         if time.monotonic() < self._not_before:
             return
-        due = self._watcher.scheduling_due(now)
+        due = self._watcher.scheduling_due(now) or now >= self._next_look
         if version == self._scheduled_version and not due:
             return
         if not self._watcher.has_met(self._index.reachable_cells()):
@@ -125,11 +135,13 @@ class ControlPlane:
             return
         began = time.perf_counter()
         with tracing.span("control.schedule"):
-            decisions = schedule(self._index.snapshot(now)).decisions
+            snapshot = self._index.snapshot(now)
+            cycle = schedule(snapshot, self._policy)
         took = time.perf_counter() - began
-        self._scheduled_version = version
-        metrics.observe_decisions(len(decisions), took)
-        self._reconciler.carry_out(decisions, pool)
+        self._scheduled_version, self._next_look = version, cycle.next_look
+        metrics.observe_decisions(len(cycle), took)
+        self._foresee(cycle, now)
+        self._reconciler.carry_out(cycle, pool)
         if pool is not None:  # by itself it paces itself; a test that ticks decides every time
             self._not_before = time.monotonic() + CYCLE_SHARE * took
 
@@ -176,6 +188,7 @@ class ControlPlane:
     def _lead(self, writes: Store, stop: threading.Event) -> None:
         self._begin(writes)
         self._measures.begin(self._store)
+        threading.Thread(target=self._remember_use, name="helios-use", daemon=True).start()
         try:
             self._loop(stop)
         finally:
@@ -211,9 +224,22 @@ class ControlPlane:
         self._watcher.begin()
         self._reconciler.begin(writes)
         self._index.touch_all()
-        self._scheduled_version = -1
+        self._scheduled_version, self._next_look = -1, math.inf
         self._not_before = 0.0
         self._resync_at = self._clock.now() + RESYNC_S
+
+    def _remember_use(self) -> None:
+        """What tenants have had before counts in the order of the queue; a long past must not hold up a failover."""
+        if self._remembers:
+            return
+        since = self._clock.now() - FORGOTTEN_AFTER * HALF_LIFE_S
+        try:
+            past = list(self._store.allocations(since=max(0.0, since)))
+        except HeliosError as error:
+            _log.warning("control: what tenants have had before does not count: %s", error.message)
+            return
+        self._index.remember_use(past)
+        self._remembers = True
 
     def _pause(self) -> float:
         """Seconds until something is due by itself."""
@@ -222,7 +248,10 @@ class ControlPlane:
             return 0.0
         moved = self._index.scheduling_version != self._scheduled_version
         # A cycle that is asked for already waits for its time all the same: asking again would only spin.
-        cycle = max(0.0 if moved else self._watcher.next_scheduling() - now, self._not_before - time.monotonic())
+        cycle = max(
+            0.0 if moved else min(self._watcher.next_scheduling(), self._next_look) - now,
+            self._not_before - time.monotonic(),
+        )
         return max(0.0, min(IDLE_TICK_S, self._watcher.next_due() - now, cycle))
 
     def _listen(self, stop: threading.Event) -> None:
@@ -250,7 +279,7 @@ class ControlPlane:
         A curriculum is explained by the job of the stage that it is at. Raises `NotFoundError`.
         """
         self.mirror.sync()
-        return explain(self.mirror, self._snapshot, kind, name)
+        return explain(self.mirror, self._snapshot, kind, name, self._policy)
 
     def preview(self, document: AnyDocument) -> dict[str, Any]:
         """What applying the document would change, and where the scheduler would put it now; nothing is written.
@@ -258,12 +287,13 @@ class ControlPlane:
         Raises what `apply` would raise.
         """
         self.mirror.sync()
-        return preview(self.mirror, document, self._snapshot())
+        return preview(self.mirror, document, self._snapshot(), self._policy)
 
     def queue(self) -> list[dict[str, Any]]:
         """What waits for a place, in the order in which places are given."""
         self.mirror.sync()
-        return queue(self.mirror, self._snapshot())
+        snapshot = self._snapshot()
+        return queue(self.mirror, snapshot, self._policy, self._reservations(snapshot))
 
     def leader(self) -> dict[str, Any] | None:
         """Who leads, or None where nobody does."""
@@ -272,5 +302,14 @@ class ControlPlane:
             return None
         return {"holder": lease.holder, "address": lease.address, "token": lease.token}
 
-    def _snapshot(self) -> Any:
+    def _reservations(self, snapshot: Snapshot) -> Mapping[str, Reservation]:
+        """Those of the last cycle, by uid; one is tried on replicas that do not lead, now and then."""
+        if self._foreseen is None or snapshot.now - self._foreseen[0] > FORESEEN_S:
+            self._foresee(schedule(snapshot, self._policy), snapshot.now)
+        return {} if self._foreseen is None else self._foreseen[1]
+
+    def _foresee(self, cycle: Cycle, now: float) -> None:
+        self._foreseen = (now, {kept.uid: kept for kept in cycle.reservations})
+
+    def _snapshot(self) -> Snapshot:
         return self._index.snapshot(self._clock.now())

@@ -5,8 +5,10 @@ record that changed meanwhile is simply looked at again.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from helios.control import accounting, array, cell, curriculum, fleet, job, schedule, service
@@ -23,9 +25,9 @@ from helios.control.status import placement
 from helios.control.tracking import RunCloser
 from helios.control.watching import LOOK_AT_CELLS_S, Watcher
 from helios.errors import ConflictError, FencedError, InputError, NotFoundError, UnavailableError
-from helios.lifecycle import TERMINAL
+from helios.lifecycle import TERMINAL, JobState
 from helios.ports import Clock, LaunchStatus, Phase, Report, Tracker
-from helios.scheduler import Admit, Decision
+from helios.scheduler import Admit, Change, Cycle, Decision, Wait
 from helios.spec import JobSpec
 from helios.store import Allocation, Event, EventType, Mirror, Record, Store, StoredReport, seconds
 
@@ -327,17 +329,27 @@ class Reconciler:
 
     # 3. What was decided ----------------------------------------------------------------------------------------------
 
-    def carry_out(self, decisions: Sequence[Decision], pool: Executor | None) -> None:
-        """Write the intents, and tell those that wait why, where that is news."""
-        admitted = [decision for decision in decisions if isinstance(decision, Admit)]
-        waiting = [decision for decision in decisions if not isinstance(decision, Admit) and self._is_news(decision)]
-        self._each([*admitted, *waiting[:MARKED_A_CYCLE]], self._decide, pool)
-        if len(waiting) > MARKED_A_CYCLE:
+    def carry_out(self, cycle: Cycle, pool: Executor | None) -> None:
+        """Write the intents, have those stopped that are to make room, and tell those that wait why, where it is news.
+
+        Each is written on its own: where this process ends in between, what was written holds, and the next cycle
+        decides on the rest by what is then.
+        """
+        self._each(cycle.admits, self._decide, pool)
+        self._each(cycle.changes, self._displace, pool)
+        news = list(islice(self._news_of(cycle), MARKED_A_CYCLE + 1))
+        self._each(news[:MARKED_A_CYCLE], self._decide, pool)
+        if len(news) > MARKED_A_CYCLE:
             self._watcher.schedule_at(self._clock.now())
 
-    def _is_news(self, decision: Decision) -> bool:
-        record = self._mirror.by_uid(decision.uid)
-        return record is not None and record.status.get("reason") != decision.reason
+    def _news_of(self, cycle: Cycle) -> Iterator[Wait]:
+        """Those that wait for another reason than they were told; of ten thousand alike nothing is put into words."""
+        for gangs, wait in cycle.lines():
+            for gang in gangs:
+                own = cycle.own.get(gang.uid, wait)
+                record = self._mirror.by_uid(gang.uid)
+                if record is not None and record.status.get("reason") != own.reason:
+                    yield replace(own, uid=gang.uid)
 
     def _decide(self, decision: Decision) -> None:
         record = self._mirror.by_uid(decision.uid)
@@ -345,13 +357,33 @@ class Reconciler:
             self._guarded(record, lambda record: self._write_decision(record, decision))
 
     def _write_decision(self, record: Record, decision: Decision) -> None:
-        machine: JobMachine | ServiceMachine = (
-            JobMachine(record, self._clock.now()) if record.kind == "Job" else ServiceMachine(record, self._clock.now())
-        )
-        if isinstance(decision, Admit):
-            machine.admit(decision, fleet.request_of(record.spec["resources"]))
+        now = self._clock.now()
+        machine: JobMachine | ServiceMachine
+        if record.kind == "Job":
+            machine = JobMachine(record, now)
+            if isinstance(decision, Admit):
+                runs_s = self._index.runs_s(record.uid, decision.workers)
+                machine.admit(decision, fleet.request_of(record.spec["resources"]), runs_s=runs_s)
         else:
+            machine = ServiceMachine(record, now)
+            if isinstance(decision, Admit):
+                machine.admit(decision, fleet.request_of(record.spec["resources"]))
+        if isinstance(decision, Wait):
             machine.wait(decision)
+        self._save(record, machine.record, machine.events)
+
+    def _displace(self, change: Change) -> None:
+        record = self._mirror.by_uid(change.uid)
+        if record is not None:
+            self._guarded(record, lambda record: self._write_change(record, change))
+
+    def _write_change(self, record: Record, change: Change) -> None:
+        """Tell a gang to leave; not where it moved since the look that the decision is from."""
+        machine, place = JobMachine(record, self._clock.now()), placement(record)
+        runs = machine.state in {JobState.ADMITTED, JobState.STARTING, JobState.RUNNING} and machine.stopping is None
+        if record.kind != "Job" or place is None or place["cell"] != change.cell or not runs or record.deleting:
+            return
+        machine.make_room(change, grace_s=self._specs.job(record).checkpoint.grace)
         self._save(record, machine.record, machine.events)
 
     # Around every write -----------------------------------------------------------------------------------------------

@@ -154,4 +154,4 @@ def _same_place(record: Record, spec: ServiceSpec) -> bool:
     place = record.status["placement"]
     cells = spec.placement.cells
     same_cell = not cells or place["cell"] in cells
-    return same_cell and place["workers"] == spec.replicas and status.held(record) == status.request_of(spec.resources)
+    return same_cell and place["workers"] == spec.replicas and status.held(record) in status.requests_of(spec.resources)

@@ -186,4 +186,4 @@ def test_index_follows_a_store_that_went_back_to_a_backup(fleet: Any) -> None:
     index._take_in([older])
     index._take_in([record])
     assert index._known["Job", "job"] == record
-    assert not index._gangs
+    assert not index.snapshot(0.0).pending

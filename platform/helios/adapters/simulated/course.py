@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -35,21 +36,29 @@ class SimulatedRun(Model):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What each worker holds on its node; memory in bytes."""
+    """What each worker holds on its node; memory in bytes.
+
+    Attributes:
+        share: thousandths of one device, of `devices`, which has that of each worker.
+    """
 
     millicpus: int = 0
     memory: int = 0
     accelerator: str = ""
     accelerators: int = 0
+    share: int = 0
+    devices: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, resources: Resources) -> Self:
+    def of(cls, resources: Resources, granted: tuple[int, ...] = ()) -> Self:
         devices = resources.accelerators
         return cls(
             millicpus=round(resources.cpus * 1000),
             memory=resources.memory,
             accelerator=devices.type if devices else "",
             accelerators=devices.count if devices else 0,
+            share=devices.share if devices else 0,
+            devices=granted,
         )
 
 
@@ -92,6 +101,14 @@ class Start:
     @property
     def key(self) -> tuple[str, int]:
         return self.uid, self.epoch
+
+    def on_nodes(self) -> Mapping[str, list[int]]:
+        """By node, the device of each worker there; -1 for workers that share none."""
+        devices = self.request.devices or (-1,) * len(self.nodes)
+        placed: defaultdict[str, list[int]] = defaultdict(list)
+        for node, device in zip(self.nodes, devices, strict=True):
+            placed[node].append(device)
+        return placed
 
     @property
     def gpus(self) -> int:
@@ -173,10 +190,10 @@ def course(launch: Launch, simulation: Simulation, draw: Draw, *, now: float, fi
     late = faults.slow_start_by if draw.hits(faults.slow_start, "slow_start", *words) else 0.0
     running_at = now + simulation.start + late
     if launch.kind == "Service":
-        request, plan = Request.of(ServiceSpec.model_validate(launch.spec).resources), _service()
+        request, plan = Request.of(ServiceSpec.model_validate(launch.spec).resources, launch.devices), _service()
     else:
         spec = JobSpec.model_validate(launch.spec)
-        request = Request.of(spec.resources)
+        request = Request.of(spec.resources, launch.devices)
         plan = _job(spec, simulation, running_at=running_at, first_step=first_step)
     start = Start(
         kind=launch.kind,

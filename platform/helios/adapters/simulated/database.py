@@ -197,10 +197,14 @@ def _start(row: tuple[Any, ...]) -> Start:
     return replace(
         Start(**values),
         nodes=tuple(json.loads(values["nodes"])),
-        request=Request(**json.loads(values["request"])),
+        request=_request(json.loads(values["request"])),
         phase=Phase(values["phase"]),
         settled=bool(values["settled"]),
     )
+
+
+def _request(held: dict[str, Any]) -> Request:
+    return Request(**{**held, "devices": tuple(held.get("devices", ()))})
 
 
 @contextmanager

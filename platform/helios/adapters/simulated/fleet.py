@@ -2,13 +2,13 @@
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from helios.adapters.simulated.course import NEVER, Draw, Start
+from helios.adapters.simulated.course import NEVER, Draw, Request
 from helios.ports import HealthAction, HealthFinding, NodeObservation
-from helios.spec import CapacityType, CellSpec, Faults
+from helios.spec import CapacityType, CellSpec, Faults, NodePool
 
 DAY_S = 86_400.0
 GPU_NODE = (96, 2**40)
@@ -16,6 +16,8 @@ CPU_NODE = (64, 256 * 2**30)
 """Cores, and bytes of memory."""
 RACK, BLOCK, FABRIC = 8, 32, 256
 """How many neighbouring nodes of a pool share each."""
+WHOLE = 1000
+"""Thousandths of a device."""
 DEATH, PREEMPTION, DRILL = "death", "preemption", "drill"
 
 
@@ -84,13 +86,18 @@ def build_nodes(cell: str, spec: CellSpec) -> dict[str, Node]:
         for index in range(pool.nodes.max):
             name = f"{cell}-{pool.name}-{index}"
             preemptible = pool.capacity_type is CapacityType.PREEMPTIBLE
-            labels = {
-                "rack": f"{pool.name}-r{index // RACK}",
-                "block": f"{pool.name}-b{index // BLOCK}",
-                "fabric": f"{pool.name}-f{index // FABRIC}",
-            }
+            labels = {level: f"{pool.name}-{level[0]}{index // size}" for level, size in _domains(pool).items()}
             nodes[name] = Node(name, pool.name, preemptible, cores * 1000, memory, devices, labels)
     return nodes
+
+
+def _domains(pool: NodePool) -> dict[str, int]:
+    """How many neighbouring nodes share a rack, a block and a fabric."""
+    if pool.topology is None:
+        return {"rack": RACK, "block": BLOCK, "fabric": FABRIC}
+    rack = pool.topology.nodes_per_rack
+    block = rack * pool.topology.racks_per_block
+    return {"rack": rack, "block": block, "fabric": block * pool.topology.blocks_per_fabric}
 
 
 class Absences:
@@ -213,15 +220,20 @@ class Use:
     millicpus: int = 0
     memory: int = 0
     accelerators: Counter[str] | None = None
+    shared: Counter[tuple[str, int]] | None = None
 
-    def add(self, start: Start, workers: int) -> Self:
-        """Take or, with a negative number of workers, give back."""
-        request = start.request
+    def add(self, request: Request, devices: Sequence[int], *, sign: int = 1) -> Self:
+        """Take what workers with these devices hold or, with `sign=-1`, give it back."""
+        workers = sign * len(devices)
         self.millicpus += workers * request.millicpus
         self.memory += workers * request.memory
         if request.accelerators:
             self.accelerators = self.accelerators if self.accelerators is not None else Counter()
             self.accelerators[request.accelerator] += workers * request.accelerators
+        if request.share:
+            self.shared = self.shared if self.shared is not None else Counter()
+            for device in devices:
+                self.shared[request.accelerator, device] += sign * request.share
         return self
 
     def exceeds(self, node: Node) -> str:
@@ -230,7 +242,12 @@ class Use:
             return f"{self.millicpus / 1000:g} of {node.millicpus / 1000:g} CPU cores"
         if self.memory > node.memory:
             return f"{self.memory} of {node.memory} bytes of memory"
-        for kind, count in (self.accelerators or {}).items():
+        shared = +(self.shared or Counter())
+        for (kind, device), thousandths in shared.items():
+            if thousandths > WHOLE or not 0 <= device < node.accelerators.get(kind, 0):
+                return f"{thousandths / WHOLE:g} of {kind} {device}"
+        held = +(self.accelerators or Counter()) + Counter(kind for kind, _ in shared)
+        for kind, count in held.items():
             if count > node.accelerators.get(kind, 0):
                 return f"{count} of {node.accelerators.get(kind, 0)} {kind}"
         return ""

@@ -5,7 +5,6 @@ Every call is given the moment on the cell's clock. The caller holds a lock and 
 
 import fnmatch
 import heapq
-from collections import Counter
 from dataclasses import replace
 
 from helios.adapters.simulated.course import LEAVE_S, NEVER, Draw, Request, Start, course
@@ -168,10 +167,10 @@ class World:
 
     def _lacking(self, start: Start) -> str:
         """What the gang's nodes have too little of, or empty."""
-        for name, workers in Counter(start.nodes).items():
+        for name, devices in start.on_nodes().items():
             use = self._use.get(name, Use())
-            lacking = use.add(start, workers).exceeds(self._nodes[name])
-            use.add(start, -workers)
+            lacking = use.add(start.request, devices).exceeds(self._nodes[name])
+            use.add(start.request, devices, sign=-1)
             if lacking:
                 return f"{name} would hold {lacking}"
         return ""
@@ -264,8 +263,8 @@ class World:
             self._database.save_checkpoint(start.uid, start.checkpoint_at(start.over_at))
 
     def _hold(self, start: Start, sign: int) -> None:
-        for name, workers in Counter(start.nodes).items():
-            self._use.setdefault(name, Use()).add(start, sign * workers)
+        for name, devices in start.on_nodes().items():
+            self._use.setdefault(name, Use()).add(start.request, devices, sign=sign)
 
 
 def _ended(launch: Launch, now: float, phase: Phase, reason: str, message: str) -> Start:
