@@ -190,7 +190,7 @@ class Book:
         self._looks.clear()
         rows = self.layout.rows
         whole = self.free.get(request.accelerator) if request.accelerators else None
-        for name, workers in Counter(nodes).items():
+        for name, workers in ((nodes[0], 1),) if len(nodes) == 1 else Counter(nodes).items():
             row = rows.get(name)
             if row is None:
                 continue

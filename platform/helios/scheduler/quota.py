@@ -8,7 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from helios.scheduler.snapshot import QuotaState, TenantState
+from helios.scheduler.snapshot import TenantState
+
+THOUSAND = 1000
+"""Held devices are counted in thousandths: whole numbers, so that the order of adding does not matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,23 +21,35 @@ class Allowance:
     Attributes:
         devices: that it may hold more than it holds now.
         own: devices of its nominal quota that it does not use; more than `devices` only where others borrow them.
-        message: what limits it.
+        borrowable: devices beyond its nominal quota that it may hold more than it holds now.
+        nominal: its quota; None where it was granted none of that type.
     """
 
     devices: float
     own: float
-    message: str
-    granted: bool = True
+    tenant: str = ""
+    accelerator: str = ""
+    held: float = 0.0
+    nominal: int | None = None
+    borrowable: float = 0.0
+    cohort: str = ""
 
     @property
-    def reclaimable(self) -> bool:
-        """Whether borrowers hold what is the tenant's own."""
-        return self.own > self.devices
+    def message(self) -> str:
+        """What limits it."""
+        tenant, kind = self.tenant, self.accelerator
+        if self.nominal is None:
+            return f"tenant {tenant!r} was granted no {kind}"
+        if not self.cohort:
+            return f"tenant {tenant!r} may hold {self.nominal} {kind} and holds {self.held:g}"
+        message = (
+            f"tenant {tenant!r} holds {self.held:g} of its {self.nominal} {kind} and may borrow "
+            f"{self.borrowable:g} more from cohort {self.cohort!r}"
+        )
+        return message + (f"; {self.own - self.devices:g} of its own are lent out" if self.own > self.devices else "")
 
 
-UNLIMITED = Allowance(float("inf"), float("inf"), "")
-THOUSAND = 1000
-"""Held devices are counted in thousandths: whole numbers, so that the order of adding does not matter."""
+UNLIMITED = Allowance(float("inf"), float("inf"))
 
 
 class Quotas:
@@ -47,8 +62,8 @@ class Quotas:
     def __init__(self, tenants: Iterable[TenantState], held: Mapping[tuple[str, str], int]) -> None:
         self._tenants = {tenant.name: tenant for tenant in tenants}
         self._held = dict(held)
-        self._allowances: dict[tuple[str, str], Allowance] = {}
         self._cohorts: defaultdict[str, list[TenantState]] = defaultdict(list)
+        self._sums: dict[tuple[str, str], tuple[int, int]] = {}
         for tenant in self._tenants.values():
             if tenant.cohort and tenant.quotas is not None:
                 self._cohorts[tenant.cohort].append(tenant)
@@ -61,66 +76,77 @@ class Quotas:
         """Devices of a type that the tenant holds."""
         return self._held.get((tenant, accelerator), 0) / THOUSAND
 
-    def take(self, tenant: str, accelerator: str, devices: float) -> None:
+    def take(self, name: str, accelerator: str, devices: float) -> None:
         """Count so many more (or fewer) devices as held."""
-        if accelerator:
-            self._allowances.clear()
-            held = self._held.get((tenant, accelerator), 0)
-            self._held[tenant, accelerator] = held + round(devices * THOUSAND)
+        if not accelerator:
+            return
+        tenant = self.tenant(name)
+        before = self._part(tenant, accelerator)
+        self._held[name, accelerator] = self._held.get((name, accelerator), 0) + round(devices * THOUSAND)
+        known = self._sums.get((tenant.cohort, accelerator))
+        if known is not None and name in self._tenants:
+            after = self._part(tenant, accelerator)
+            self._sums[tenant.cohort, accelerator] = (
+                known[0] + after[0] - before[0],
+                known[1] + after[1] - before[1],
+            )
 
     def borrowed(self, tenant: str, accelerator: str) -> float:
         """Devices that it holds beyond its nominal quota."""
-        quota = self._quota(self.tenant(tenant), accelerator)
-        return 0.0 if quota is None else max(0.0, self.held(tenant, accelerator) - quota.nominal)
+        return self._part(self.tenant(tenant), accelerator)[1] / THOUSAND
 
     def allowance(self, name: str, accelerator: str) -> Allowance:
         """What the tenant may add, and what limits it."""
-        known = self._allowances.get((name, accelerator))
-        if known is None:
-            known = self._allowances[name, accelerator] = self._allowance(name, accelerator)
-        return known
-
-    def _allowance(self, name: str, accelerator: str) -> Allowance:
         tenant = self.tenant(name)
         if not accelerator or tenant.quotas is None:
             return UNLIMITED
         quota = tenant.quota(accelerator)
         if quota is None:
-            return Allowance(0.0, 0.0, f"tenant {name!r} was granted no {accelerator}", granted=False)
-        held = self.held(name, accelerator)
-        own = max(0.0, quota.nominal - held)
-        others = [one for one in self._cohorts.get(tenant.cohort, ()) if one.name != name]
-        if not others:
-            return Allowance(own, own, f"tenant {name!r} may hold {quota.nominal} {accelerator} and holds {held:g}")
-        lent = sum(self._lendable(one, accelerator) for one in others)
-        over = sum(self.borrowed(one.name, accelerator) for one in others)
-        mine = max(0.0, held - quota.nominal)
+            return Allowance(0.0, 0.0, name, accelerator)
+        held = self._held.get((name, accelerator), 0)
+        own = max(0, quota.nominal * THOUSAND - held)
+        if len(self._cohorts.get(tenant.cohort, ())) < 2:
+            free = own / THOUSAND
+            return Allowance(free, free, name, accelerator, held / THOUSAND, quota.nominal)
+        lendable, mine = self._part(tenant, accelerator)
+        of_all = self._sum(tenant.cohort, accelerator)
+        lent, over = of_all[0] - lendable, of_all[1] - mine
         borrowable = lent - over - mine
         if quota.borrowing is not None:
-            borrowable = min(borrowable, quota.borrowing - mine)
+            borrowable = min(borrowable, quota.borrowing * THOUSAND - mine)
+        borrowable = max(0, borrowable)
         # What is its own may be lent out: then the cohort as a whole has less idle than the tenant is owed.
-        idle = own + lent - over
-        devices = max(0.0, min(own + max(0.0, borrowable), max(idle, 0.0) if over else float("inf")))
-        message = (
-            f"tenant {name!r} holds {held:g} of its {quota.nominal} {accelerator} and may borrow "
-            f"{max(0.0, borrowable):g} more from cohort {tenant.cohort!r}"
+        devices = min(own + borrowable, max(0, own + lent - over)) if over else own + borrowable
+        return Allowance(
+            devices / THOUSAND,
+            own / THOUSAND,
+            name,
+            accelerator,
+            held / THOUSAND,
+            quota.nominal,
+            borrowable / THOUSAND,
+            tenant.cohort,
         )
-        if own > devices:
-            message += f"; {own - devices:g} of its own are lent out"
-        return Allowance(devices, own, message)
 
     def same_cohort(self, one: str, other: str) -> bool:
         """Whether the two lend each other."""
         cohort = self.tenant(one).cohort
         return bool(cohort) and cohort == self.tenant(other).cohort
 
-    def _lendable(self, tenant: TenantState, accelerator: str) -> float:
-        quota = self._quota(tenant, accelerator)
-        if quota is None:
-            return 0.0
-        idle = max(0.0, quota.nominal - self.held(tenant.name, accelerator))
-        return idle if quota.lending is None else min(idle, float(quota.lending))
+    def _sum(self, cohort: str, accelerator: str) -> tuple[int, int]:
+        """Thousandths that the cohort's tenants leave idle and lend, and that they hold beyond their own."""
+        key = (cohort, accelerator)
+        if key not in self._sums:
+            parts = [self._part(tenant, accelerator) for tenant in self._cohorts[cohort]]
+            self._sums[key] = (sum(part[0] for part in parts), sum(part[1] for part in parts))
+        return self._sums[key]
 
-    @staticmethod
-    def _quota(tenant: TenantState, accelerator: str) -> QuotaState | None:
-        return None if tenant.quotas is None else tenant.quota(accelerator)
+    def _part(self, tenant: TenantState, accelerator: str) -> tuple[int, int]:
+        """Thousandths that the tenant leaves idle and lends, and that it holds beyond its own."""
+        quota = None if tenant.quotas is None else tenant.quota(accelerator)
+        if quota is None:
+            return 0, 0
+        idle = quota.nominal * THOUSAND - self._held.get((tenant.name, accelerator), 0)
+        if idle < 0:
+            return 0, -idle
+        return (idle if quota.lending is None else min(idle, quota.lending * THOUSAND)), 0

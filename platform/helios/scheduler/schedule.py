@@ -148,7 +148,9 @@ class _Running:
 
     def over_quota(self, head: Head, allowance: Allowance) -> None:
         needs = head.shape.devices
-        message = f"{allowance.message}; this needs {needs:g} more" if allowance.granted else allowance.message
+        message = (
+            f"{allowance.message}; this needs {needs:g} more" if allowance.nominal is not None else allowance.message
+        )
         wait = Wait(head.gang.uid, WaitReason.QUOTA_EXCEEDED, message)
         self.waiting.append((head.shape, self.queue.close_line(head), wait))
         if allowance.own >= needs:  # its own is lent out
