@@ -1,17 +1,19 @@
 """What SQLite and PostgreSQL do differently: engines, locks, snapshots, words for errors, news of other processes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from helios.errors import HeliosError, InputError, UnavailableError
+from helios.store import schema
 
 T = TypeVar("T")
 Heard = Callable[[int | None, int | None], None]
 """Takes the revision and the report version that are there now (0: not said); None, None: look for yourself."""
+_OF_KIND = sa.select(schema.records).where(schema.records.c.kind == sa.bindparam("of_kind"))
 
 
 class Database(ABC):
@@ -90,6 +92,15 @@ class Database(ABC):
             self._statements[key] = query.where(self.is_one_of(column))
         return self._statements[key]
 
+    def find_records(self, connection: sa.Connection, keys: Collection[tuple[str, str]]) -> Iterable[sa.Row[Any]]:
+        """Rows of those records, by kind and name, that are there."""
+        by_kind: dict[str, list[str]] = {}
+        for kind, name in keys:
+            by_kind.setdefault(kind, []).append(name)
+        query = self.among(_OF_KIND, schema.records.c.name)
+        for kind, names in by_kind.items():
+            yield from connection.execute(query, {"of_kind": kind, "values": names})
+
     def is_one_of(self, column: sa.Column[str]) -> sa.ColumnElement[bool]:
         return column.in_(sa.bindparam("values", expanding=True))
 
@@ -104,7 +115,7 @@ class Database(ABC):
 
     @contextmanager
     def together(self, connection: sa.Connection) -> Iterator[None]:  # noqa: ARG002 - others need it
-        """Statements that return no rows: sent without waiting for each answer, where the database can."""
+        """Statements without rows, and a commit: sent without waiting for each answer, where the database can."""
         yield
 
     def read(self, query: Callable[[sa.Connection], T]) -> T:

@@ -22,6 +22,10 @@ REMEMBERED = 20_000
 """Changes that `changed` can go back."""
 SLICE_S = 0.5
 """How long the thread waits at a stretch: what `stop` waits for at most."""
+REST_S = 0.02
+"""From one look of the thread to its next where one change follows another: they come in one look then. A change after
+a quiet time is taken in at once, and `sync` waits for nothing.
+"""
 RETRY_S = 1.0
 PLACED_KINDS = ("Job", "Service")
 _log = logging.getLogger(__name__)
@@ -171,9 +175,12 @@ class Mirror:
     # Upkeep -----------------------------------------------------------------------------------------------------------
 
     def _keep_up(self) -> None:
+        rested_at = 0.0
         while not self._stop.is_set():
             try:
                 if self._store.wait(self.revision, SLICE_S) != self.revision:
+                    self._stop.wait(max(0.0, rested_at - time.monotonic()))
+                    rested_at = time.monotonic() + REST_S
                     with self._pulling:
                         self._pull()
             except UnavailableError as error:

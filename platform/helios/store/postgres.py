@@ -5,7 +5,7 @@ replica that stands still with that lock (paused, cut off) would stop all others
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -41,6 +41,13 @@ CLOSE_S = 2.0
 """How long `close` waits for the listener, who may be in the middle of connecting to what does not answer."""
 RECONNECT_S = (0.05, 2.0)
 """The first and the longest pause between attempts to listen again."""
+_KINDS, _NAMES = (
+    sa.cast(sa.bindparam(name, type_=TextArray("")), postgresql.ARRAY(sa.String())) for name in ("kinds", "names")
+)
+_WANTED = sa.func.unnest(_KINDS, _NAMES).table_valued("kind", "name", name="wanted").render_derived()
+_BY_KEYS = sa.select(schema.records).join(
+    _WANTED, sa.and_(schema.records.c.kind == _WANTED.c.kind, schema.records.c.name == _WANTED.c.name)
+)
 _GONE = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
 
 
@@ -83,6 +90,11 @@ class PostgresDatabase(Database):
 
     def is_one_of(self, column: sa.Column[str]) -> sa.ColumnElement[bool]:
         return column == sa.any_(sa.bindparam("values", type_=TextArray("")))
+
+    def find_records(self, connection: sa.Connection, keys: Collection[tuple[str, str]]) -> Iterable[sa.Row[Any]]:
+        """One statement for all kinds: every answer that is waited for is waited for with the lock held."""
+        kinds, names = zip(*keys, strict=True)
+        return connection.execute(_BY_KEYS, {"kinds": kinds, "names": names})
 
     def write_rows(
         self, connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]], *, replace: bool = False

@@ -19,7 +19,6 @@ from helios.store.records import Actor, Allocation, AuditEntry, Event, Fence, Re
 Key = tuple[str, str]
 """Kind and name of a record."""
 
-_OF_KIND = sa.select(schema.records).where(schema.records.c.kind == sa.bindparam("of_kind"))
 _KEYS = sa.select(schema.idempotency_keys)
 _DELETE = schema.records.delete().where(
     schema.records.c.kind == sa.bindparam("of_kind"), schema.records.c.name == sa.bindparam("of_name")
@@ -90,15 +89,10 @@ class Transaction:
 
     def prefetch(self, records: Iterable[Key], keys: Iterable[str]) -> None:
         """Read what operations will ask for in a statement or two."""
-        by_kind: dict[str, set[str]] = {}
-        for kind, name in records:
-            if (kind, name) not in self._records:
-                by_kind.setdefault(kind, set()).add(name)
-        for kind, names in by_kind.items():
-            self._records.update(dict.fromkeys(((kind, name) for name in names), None))
-            query = self._database.among(_OF_KIND, schema.records.c.name)
-            for row in self.connection.execute(query, {"of_kind": kind, "values": list(names)}):
-                self._records[kind, row.name] = rows.record(row)
+        if unread := {key for key in records if key not in self._records}:
+            self._records.update(dict.fromkeys(unread, None))
+            for found in self._database.find_records(self.connection, unread):
+                self._records[found.kind, found.name] = rows.record(found)
         if wanted := [key for key in keys if key and key not in self._keys]:
             self._keys.update(dict.fromkeys(wanted, None))
             query = self._database.among(_KEYS, schema.idempotency_keys.c.key)

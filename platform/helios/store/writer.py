@@ -184,9 +184,9 @@ class Writer:
                     transaction.flush()
                     if any(news):
                         self._database.announce(connection, revision=news[0], report_version=news[1])
-                self._commit(connection, begun)
-                # At once: what is committed must not be tried again, whatever happens from here on.
-                _hand_out(results)
+                    self._commit(connection, begun)
+                    # At once: what is committed must not be tried again, whatever happens from here on.
+                    _hand_out(results)
                 self._counters.heard(news[0] or 0, news[1] or 0)
                 metrics.observe_write(time.perf_counter() - began, len(group), revision=news[0] or 0)
             else:

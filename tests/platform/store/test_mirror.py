@@ -73,6 +73,20 @@ def test_running_mirror_keeps_up_by_itself(store: Store, running: Mirror, place:
     other.close()
 
 
+def test_changes_that_follow_one_another_come_in_one_look(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a hundred writes a second the thread reads many at a time; the first of them it reads at once."""
+    monkeypatch.setattr(mirror, "REST_S", 30.0)
+    follower = Mirror(store)
+    follower.start()
+    first = store.create(Record("Job", "first"))
+    assert follower.wait(0, 10.0) == first.resource_version
+    for number in range(3):
+        last = store.create(Record("Job", f"job-{number}"))
+    assert follower.wait(first.resource_version, 0.05) == first.resource_version
+    assert follower.sync() == last.resource_version  # whoever asks does not wait for the rest to end
+    follower.stop()
+
+
 def test_mirror_without_a_thread_can_be_waited_for(store: Store, follower: Mirror) -> None:
     """`wait` catches up in the caller's thread."""
     assert follower.wait(0, 0.01) == 0

@@ -2,7 +2,8 @@
 
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,20 @@ def test_broken_operation_fails_alone(store: SqlStore) -> None:
     assert [record.name for record in store.records("Job")] == ["after", "before"]
     assert [event.name for event in store.events()] == ["before", "after"]
     assert store.revision() == 2
+
+
+def test_rows_that_the_database_refuses_fail_alone(store: SqlStore) -> None:
+    """Where it says so only as it commits, too: the operation gets the error, the others are written, once."""
+    taken = store.create(Record("Job", "a")).uid
+
+    def collide(transaction: Transaction) -> None:
+        transaction.put(Record("Job", "b", uid=taken, resource_version=transaction.count()))
+
+    made = together(store, [lambda: store.create(Record("Job", "c")), lambda: store._write(collide)])
+    assert isinstance(made[0], Record)
+    assert isinstance(made[1], sa.exc.IntegrityError)
+    assert [record.name for record in store.records("Job")] == ["a", "c"]
+    assert [event.name for event in store.events()] == ["a", "c"]
 
 
 def test_operation_that_refuses_after_writing_harms_no_other(store: SqlStore) -> None:
@@ -242,6 +257,21 @@ def test_lost_connection_during_commit_is_never_tried_again(tmp_path: Path) -> N
         store.create(Record("Job", "a"))
     assert len(seen) == 1
     store.close()
+
+
+def test_connection_that_is_lost_after_the_commit_writes_nothing_twice(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the commit was answered for is done, whatever is heard of the connection next."""
+
+    @contextmanager
+    def cut(_: sa.Connection) -> Iterator[None]:
+        yield
+        raise sa.exc.OperationalError("", None, Exception("cut"), connection_invalidated=True)
+
+    monkeypatch.setattr(store._database, "together", cut)
+    made = store.create(Record("Job", "a"))
+    assert (store.get("Job", "a"), [event.name for event in store.events()]) == (made, ["a"])
 
 
 def test_file_that_another_process_locks_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
