@@ -14,6 +14,7 @@ import secrets
 import signal
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,6 +40,13 @@ DRAIN_S = 3
 """What requests in flight get after SIGTERM; those that only wait for news are ended at once."""
 LET_GO_S = 5.0
 """How long the controllers may take to finish their pass and release the lease."""
+YOUNG_OBJECTS = 10_000
+"""New objects between two looks for garbage: some 4 ms, in which nobody else computes."""
+COLLECT_ALL_S = 3600.0
+SWITCH_S = 0.001
+"""After how long a thread that computes gives the interpreter to one that waits. A write needs it some twenty times,
+and at Python's own 5 ms each of these waits is as long as that while the scheduler computes.
+"""
 MIN_TOKEN = 16
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _log = logging.getLogger(__name__)
@@ -126,13 +134,28 @@ def _config(app: ASGIApp, *, tls: tuple[Path, Path] | None) -> uvicorn.Config:
 
 
 def collect_seldom() -> None:
-    """Look for cyclic garbage less often: the records of a fleet are a million objects that are none of it.
+    """Look for cyclic garbage among what is new alone, and set aside what outlives the look.
 
-    At Python's own pace full looks at them showed up in profiles of whatever allocated most.
+    The records of a fleet are a million objects that are none of it, and every look at them stops all threads for as
+    long as it takes. What becomes garbage later waits for `collect_all`.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 20, 50)
+    # The older generations are empty for as long as what outlives a look is set aside.
+    gc.set_threshold(YOUNG_OBJECTS)
+    gc.callbacks.append(_set_aside)
+
+
+def _set_aside(phase: str, _info: dict[str, int]) -> None:
+    if phase == "stop":
+        gc.freeze()
+
+
+def collect_all(stop: threading.Event, *, every_s: float = COLLECT_ALL_S) -> None:
+    """Now and then look through everything that was set aside, until `stop`."""
+    while not stop.wait(every_s):
+        gc.unfreeze()
+        gc.collect()
 
 
 def serve(options: Options) -> None:
@@ -162,6 +185,7 @@ def serve(options: Options) -> None:
             plane = ControlPlane(store, tracker=tracker)
             api = create_app(plane, token=token, links={"mlflow": options.mlflow}, oidc=oidc, replica=name)
             collect_seldom()
+            sys.setswitchinterval(SWITCH_S)
             run_api(
                 api,
                 listener,
@@ -214,6 +238,7 @@ def run_api(
         signal.signal(number, leave)  # for the moments before and after uvicorn's own handlers
     thread = threading.Thread(target=run, name="control")
     thread.start()
+    threading.Thread(target=collect_all, args=(stop,), name="garbage", daemon=True).start()
     try:
         server.run(sockets=[listener])
     finally:

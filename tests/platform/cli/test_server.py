@@ -1,5 +1,6 @@
 """`helios server` and `helios agent` as real processes: they start, say what is wrong, survive, and leave."""
 
+import gc
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import pytest
 
 from helios.adapters.simulated import SimulatedDriver
 from helios.cli.main import run
-from helios.cli.replica import Listen, admin_token, read_token
+from helios.cli.replica import Listen, _set_aside, admin_token, collect_all, read_token
 from helios.errors import InputError
 from helios.spec import CellSpec
 from helios.store import open_store
@@ -26,6 +28,12 @@ from helios.store import open_store
 POOL = {"name": "a", "capacityType": "reserved", "nodes": 2, "accelerators": "H100:8"}
 CELL = {"provider": "simulated", "nodePools": [POOL], "simulation": {"run": "3600s", "start": "0s"}}
 Start = Callable[..., "Process"]
+
+
+class Knot:
+    """What refers to itself."""
+
+    itself: "Knot"
 
 
 class Process:
@@ -145,6 +153,19 @@ def served(start: Start, tmp_path: Path) -> Served:
     made = Served(start, tmp_path)
     made.apply("Cell", "cells", "sim", CELL)
     return made
+
+
+def test_garbage_that_was_set_aside_is_collected_in_the_end() -> None:
+    """What becomes a dead cycle after a look for garbage is not looked at again but by the rare look at everything."""
+    stop, cycle = threading.Event(), Knot()
+    cycle.itself = cycle
+    gone = weakref.finalize(cycle, stop.set)
+    _set_aside("stop", {})
+    del cycle
+    gc.collect()
+    assert gone.alive
+    collect_all(stop, every_s=0.0)
+    assert not gone.alive
 
 
 def test_server_starts_serves_and_leaves(start: Start, tmp_path: Path) -> None:
