@@ -26,6 +26,8 @@ from helios.telemetry import metrics, tracing
 
 LEASE = "control"
 DEFAULT = Policy()
+LOOK_AGAIN_S = 60.0
+"""The scheduler decides again after so long though nothing happened: minimum runs end, and patience does."""
 FORESEEN_S = 10.0
 """How long the reservations of a cycle are shown where none follows."""
 IDLE_TICK_S = 1.0
@@ -138,7 +140,8 @@ class ControlPlane:
             snapshot = self._index.snapshot(now)
             cycle = schedule(snapshot, self._policy)
         took = time.perf_counter() - began
-        self._scheduled_version, self._next_look = version, cycle.next_look
+        self._scheduled_version = version
+        self._next_look = min(cycle.next_look, now + LOOK_AGAIN_S)
         metrics.observe_decisions(len(cycle), took)
         self._foresee(cycle, now)
         self._reconciler.carry_out(cycle, pool)
