@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from helios.scheduler.book import BOUNDLESS, Access, Book, room
+from helios.scheduler.book import BOUNDLESS, Access, Book, room, want_of
 from helios.scheduler.cell_stage import access_of, place
 from helios.scheduler.decisions import Reservation
 from helios.scheduler.lines import Shape
@@ -29,7 +29,7 @@ def reserve(gang: PendingGang, shape: Shape, scratch: Scratch) -> Reservation | 
     access = access_of(shape, scratch.policy)
     open_cells = [cell for cell in scratch.cells if _may_reserve(shape, cell.name, scratch)]
     options = [
-        (-scratch.fits(cell.name, request, access), cell.name, request)
+        (-scratch.fits(cell.name, want_of(request, access)), cell.name, request)
         for cell in open_cells
         for request in shape.requests
         if room(cell, request, access) >= shape.min_workers
@@ -153,7 +153,7 @@ def keep_headroom(headroom: Headroom, scratch: Scratch) -> None:
     """Hold room for replicas that a service will probably need; `preemptible` work may use it meanwhile."""
     left = headroom.replicas
     access = Access(scratch.policy.capacity_types.get(QoS.GUARANTEED, frozenset()))
-    fits = [(scratch.fits(cell.name, headroom.request, access), cell.name) for cell in scratch.cells]
+    fits = [(scratch.fits(cell.name, want_of(headroom.request, access)), cell.name) for cell in scratch.cells]
     for fitting, cell in sorted(fits, key=lambda one: (-one[0], one[1])):
         if not left or (headroom.cells and cell not in headroom.cells) or not fitting:
             continue

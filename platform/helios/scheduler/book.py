@@ -5,7 +5,7 @@ from bisect import bisect_left, insort
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,20 @@ class Access:
 
 
 ANY = Access()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Want:
+    """What a worker asks for, of which nodes. One object for equals, so that looks are found without comparing."""
+
+    request: Request
+    access: Access
+
+
+@lru_cache(maxsize=100_000)
+def want_of(request: Request, access: Access = ANY) -> Want:
+    """The want."""
+    return Want(request, access)
 
 
 class Layout:
@@ -137,7 +151,8 @@ class Book:
         self.elastic: dict[str, RunningGang] = {}
         self._ends: list[tuple[float, str]] = []
         self._shared: dict[tuple[str, int], dict[int, int]] = {}
-        self._looks: dict[tuple[Request, Access], Look] = {}
+        self._looks: dict[Want, Look] = {}
+        self._used: dict[str, float] = {}
 
     @classmethod
     def of(cls, cell: CellState, gangs: Iterable[RunningGang] = ()) -> "Book":
@@ -188,6 +203,7 @@ class Book:
     def take(self, request: Request, nodes: Sequence[str], devices: Sequence[int] = (), *, sign: int = 1) -> None:
         """Hold (or with `sign=-1` give back) one worker on each of `nodes`, without an entry."""
         self._looks.clear()
+        self._used.clear()
         rows = self.layout.rows
         whole = self.free.get(request.accelerator) if request.accelerators else None
         for name, workers in ((nodes[0], 1),) if len(nodes) == 1 else Counter(nodes).items():
@@ -220,20 +236,24 @@ class Book:
 
     def look(self, request: Request, access: Access = ANY) -> Look:
         """What fits now; found once for all gangs that ask for the same, until an entry changes."""
-        key = (request, access)
-        found = self._looks.get(key)
+        return self.see(want_of(request, access))
+
+    def see(self, want: Want) -> Look:
+        """`look`, for those who look often."""
+        found = self._looks.get(want)
         if found is None:
-            capacities = np.where(self.layout.usable(access), self.fitting(request), 0)
-            found = self._looks[key] = Look(capacities, int(min(capacities.sum(), BOUNDLESS)))
+            capacities = np.where(self.layout.usable(want.access), self.fitting(want.request), 0)
+            found = self._looks[want] = Look(capacities, int(min(capacities.sum(), BOUNDLESS)))
         return found
 
     def fitting(self, request: Request) -> Ints:
         """Workers that each node's free resources hold, whether the node takes new work or not."""
-        capacities = np.full(len(self.layout.names), BOUNDLESS, dtype=np.int64)
-        if request.accelerator:
-            free = self.free.get(request.accelerator)
-            if free is None:
-                return np.zeros_like(capacities)
+        free = self.free.get(request.accelerator)
+        if not request.accelerator:
+            capacities = np.full(len(self.layout.names), BOUNDLESS, dtype=np.int64)
+        elif free is None:
+            return np.zeros(len(self.layout.names), dtype=np.int64)
+        else:
             capacities = free // request.accelerators if request.accelerators else self._sharing(request, free)
         if request.millicpus:
             capacities = np.minimum(capacities, self.millicpus // request.millicpus)
@@ -245,10 +265,13 @@ class Book:
         """`fitting`, of these nodes alone."""
         if request.share:
             return self.fitting(request)[rows]
-        capacities = np.full(len(rows), BOUNDLESS, dtype=np.int64)
-        if request.accelerators:
-            free = self.free.get(request.accelerator)
-            capacities = np.zeros_like(capacities) if free is None else free[rows] // request.accelerators
+        free = self.free.get(request.accelerator)
+        if not request.accelerators:
+            capacities = np.full(len(rows), BOUNDLESS, dtype=np.int64)
+        elif free is None:
+            return np.zeros(len(rows), dtype=np.int64)
+        else:
+            capacities = free[rows] // request.accelerators
         if request.millicpus:
             capacities = np.minimum(capacities, self.millicpus[rows] // request.millicpus)
         if request.memory:
@@ -312,10 +335,14 @@ class Book:
 
     def used_share(self, accelerator: str) -> float:
         """Part of its devices of that type that are held, 0 to 1; 1 where it has none."""
-        total, free = self.layout.totals.get(accelerator), self.free.get(accelerator)
-        if total is None or free is None or not total.sum():
-            return 1.0
-        return float(1 - np.maximum(free, 0).sum() / total.sum())
+        used = self._used.get(accelerator)
+        if used is None:
+            total, free = self.layout.totals.get(accelerator), self.free.get(accelerator)
+            used = 1.0
+            if total is not None and free is not None and total.any():
+                used = float(1 - np.maximum(free, 0).sum() / total.sum())
+            self._used[accelerator] = used
+        return used
 
 
 def _unused(used: Mapping[int, int]) -> int:

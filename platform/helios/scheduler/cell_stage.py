@@ -5,19 +5,20 @@ that holds the gang, nodes are filled whole, and the rest goes where it breaks u
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from helios.scheduler.book import LEVELS, Access, Book, Bools, Ints
-from helios.scheduler.fragmentation import gradient
+from helios.scheduler.fragmentation import Floats, gradient
 from helios.scheduler.lines import Shape
 from helios.scheduler.policy import Policy
 from helios.scheduler.snapshot import Request
 
-Demand = Mapping[int, float]
-"""Share of the gangs whose workers ask for so many devices."""
+Demand = tuple[tuple[int, float], ...]
+"""Devices that a worker asks for, and the share of the gangs whose workers do."""
 WIDTHS = ("node", *LEVELS, "cell")
 
 
@@ -57,7 +58,7 @@ def place(book: Book, request: Request, workers: int, capacities: Ints, *, polic
     helios = policy.cell_stage == "helios"
     width, inside = _domain(book, capacities, workers, levels=LEVELS if helios and policy.topology else ())
     capacities = np.where(inside, capacities, 0)
-    weights = demand if helios and policy.fragmentation and request.accelerators else {}
+    weights = demand if helios and policy.fragmentation and request.accelerators else ()
     nodes = _fill(book, request, workers, capacities, demand=weights)
     devices = book.share_devices(request.accelerator, request.share, nodes) if request.share else ()
     return Fit(book.cell.name, request, nodes, devices, width)
@@ -104,8 +105,14 @@ def _gentlest(book: Book, request: Request, rows: Ints, workers: int, capacities
     if not demand:
         return int(rows[np.argmin(tightness)])
     free = book.free[request.accelerator][rows]
-    cost = gradient(free, workers * request.accelerators, demand)
+    cost = _gradients(int(free.max()), workers * request.accelerators, demand)[free]
     return int(rows[np.lexsort((rows, tightness, cost))[0]])
+
+
+@lru_cache(maxsize=4096)
+def _gradients(most: int, take: int, demand: Demand) -> Floats:
+    """The gradient by how many devices are free, 0 to `most`."""
+    return gradient(np.arange(most + 1), take, dict(demand))
 
 
 def racks(book: Book, nodes: Sequence[str]) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from helios.scheduler.book import Access
+from helios.scheduler.book import Access, want_of
 from helios.scheduler.cell_stage import Fit, access_of, place
 from helios.scheduler.lines import Shape
 from helios.scheduler.policy import Policy
@@ -40,17 +40,18 @@ def choose(shape: Shape, scratch: Scratch, *, most: int) -> Fit | None:
         most: workers that the quota allows.
     """
     policy = scratch.policy
-    access = access_of(shape, policy)
-    offers = list(_offers(shape, scratch, access, most=most))
+    access, ends_at = access_of(shape, policy), expected_end(shape, policy, scratch.now)
+    offers = [] if scratch.is_refused(shape, ends_at=ends_at) else list(_offers(shape, scratch, access, most=most))
     if not offers:
+        if most >= shape.max_workers:  # and not for want of quota
+            scratch.refuse(shape, ends_at=ends_at)
         return None
     if policy.global_stage == "least_loaded":
         best = min(offers, key=lambda offer: (offer.used, offer.cell))
     else:
         # Prices within a cent are alike; then the fullest cell, so that emptier ones stay whole for large gangs.
         best = min(offers, key=lambda offer: (round(offer.cost, 2), -offer.workers, -offer.used, offer.cell))
-    ends_at = expected_end(shape, policy, scratch.now)
-    capacities = scratch.capacities(best.cell, shape, best.request, access, ends_at=ends_at)
+    capacities, _ = scratch.capacities(best.cell, shape, want_of(best.request, access), ends_at=ends_at)
     demand = scratch.demand(best.request.accelerator)
     return place(scratch.book(best.cell), best.request, best.workers, capacities, policy=policy, demand=demand)
 
@@ -62,14 +63,15 @@ def expected_end(shape: Shape, policy: Policy, now: float) -> float:
 
 def _offers(shape: Shape, scratch: Scratch, access: Access, *, most: int) -> Iterator[Offer]:
     ends_at = expected_end(shape, scratch.policy, scratch.now)
-    requests = [request for request in shape.requests if scratch.most(request, access) >= shape.min_workers]
-    for cell in scratch.cells if requests else ():
+    wants = [want for request in shape.requests if scratch.most(want := want_of(request, access)) >= shape.min_workers]
+    for cell in scratch.cells if wants else ():
         if closed(shape, cell) is not None:
             continue
-        for request in requests:
-            if scratch.fits(cell.name, request, access) < shape.min_workers:
+        for want in wants:
+            if scratch.fits(cell.name, want) < shape.min_workers:
                 continue
-            fits = int(scratch.capacities(cell.name, shape, request, access, ends_at=ends_at).sum())
+            request = want.request
+            _, fits = scratch.capacities(cell.name, shape, want, ends_at=ends_at)
             workers = min(fits, shape.max_workers, most)
             if workers >= shape.min_workers:
                 cost = running_cost(shape, cell, request, workers, scratch=scratch, access=access)
@@ -111,5 +113,7 @@ def _data(shape: Shape, cell: CellState, scratch: Scratch) -> tuple[float, float
 
 def _price(cell: CellState, accelerator: str, access: Access) -> float:
     """USD a device and hour of the cheapest capacity that it may use and the cell has."""
+    if not cell.prices:
+        return 0.0
     types = access.types or frozenset(CapacityType)
     return min((cost for (kind, how), cost in cell.prices.items() if kind == accelerator and how in types), default=0.0)

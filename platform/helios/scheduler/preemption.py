@@ -260,6 +260,7 @@ class _Tally:
         self._book, self._request = site.book.copy(), site.request
         self._inside = inside & site.book.layout.usable(site.access)
         self._rows = site.book.layout.rows
+        self._names = {site.book.layout.names[row] for row in np.flatnonzero(self._inside)}
         self._needed, self._lacking = site.workers, lacking
         self._fitting = int(np.where(self._inside, self._book.fitting(site.request), 0).sum())
 
@@ -267,7 +268,7 @@ class _Tally:
         return self._fitting >= self._needed and self._lacking <= 0
 
     def touches(self, victim: Victim) -> bool:
-        return any(name in self._rows and self._inside[self._rows[name]] for name in victim.freed)
+        return not self._names.isdisjoint(victim.freed)
 
     def count(self, victim: Victim, *, sign: int = 1) -> None:
         """It leaves; with `sign=-1` it stays after all."""

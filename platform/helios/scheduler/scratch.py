@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from helios.scheduler.book import ANY, Access, Book, Ints
+from helios.scheduler.book import Book, Ints, Want
 from helios.scheduler.cell_stage import Demand
 from helios.scheduler.decisions import Reservation
 from helios.scheduler.fleet import Sums, sums_of
 from helios.scheduler.lines import Shape
 from helios.scheduler.policy import Policy
 from helios.scheduler.quota import Quotas
-from helios.scheduler.snapshot import NO_END, CellState, Request, RunningGang, Snapshot
+from helios.scheduler.snapshot import NO_END, CellState, RunningGang, Snapshot
 from helios.spec import QoS
 
 
@@ -47,7 +47,8 @@ class Scratch:
         self._own: set[str] = set()
         self._cells = [book.cell for book in self._books.values()]
         self._demand: dict[str, Demand] = {}
-        self._most: dict[tuple[Request, Access], int] = {}
+        self._most: dict[Want, int] = {}
+        self._refused: dict[tuple[object, ...], list[tuple[int, float]]] = {}
 
     @property
     def cells(self) -> Sequence[CellState]:
@@ -74,7 +75,7 @@ class Scratch:
                 if kind == accelerator and devices and count > 0
             }
             total = sum(found.values())
-            self._demand[accelerator] = {devices: count / total for devices, count in sorted(found.items())}
+            self._demand[accelerator] = tuple((devices, count / total) for devices, count in sorted(found.items()))
         return self._demand[accelerator]
 
     # Room that is kept ------------------------------------------------------------------------------------------------
@@ -89,23 +90,33 @@ class Scratch:
             if shape.qos not in kept.lent_to and ends_at > kept.at:
                 yield kept
 
-    def capacities(self, cell: str, shape: Shape, request: Request, access: Access, *, ends_at: float) -> Ints:
-        """Workers that each node takes, kept room left out."""
-        capacities = self._books[cell].look(request, access).capacities
+    def capacities(self, cell: str, shape: Shape, want: Want, *, ends_at: float) -> tuple[Ints, int]:
+        """Workers that each node takes, kept room left out; and their sum."""
+        look = self._books[cell].see(want)
+        capacities, total = look.capacities, look.total
         for kept in self.in_the_way(cell, shape, ends_at=ends_at):
-            capacities = np.minimum(capacities, kept.book.look(request, access).capacities)
-        return capacities
+            capacities = np.minimum(capacities, kept.book.see(want).capacities)
+            total = int(capacities.sum())
+        return capacities, total
 
-    def fits(self, cell: str, request: Request, access: Access = ANY) -> int:
+    def fits(self, cell: str, want: Want) -> int:
         """Workers that fit now, were nothing kept."""
-        return self._books[cell].look(request, access).total
+        return self._books[cell].see(want).total
 
-    def most(self, request: Request, access: Access) -> int:
+    def most(self, want: Want) -> int:
         """No cell takes more workers than that; found once a cycle, since what is free only shrinks."""
-        key = (request, access)
-        if key not in self._most:
-            self._most[key] = max((self.fits(cell, request, access) for cell in self._books), default=0)
-        return self._most[key]
+        if want not in self._most:
+            self._most[want] = max((book.see(want).total for book in self._books.values()), default=0)
+        return self._most[want]
+
+    def refuse(self, shape: Shape, *, ends_at: float) -> None:
+        """No cell takes such a gang now."""
+        self._refused.setdefault(_needs(shape), []).append((shape.min_workers, ends_at))
+
+    def is_refused(self, shape: Shape, *, ends_at: float) -> bool:
+        """Whether one that asked for no more, and for no longer, had no place: free resources only shrink here."""
+        known = self._refused.get(_needs(shape), ())
+        return any(shape.min_workers >= fewest and ends_at >= end for fewest, end in known)
 
     # Entries ----------------------------------------------------------------------------------------------------------
 
@@ -117,3 +128,9 @@ class Scratch:
         for kept in self.kept.get(gang.cell, ()):
             if ends_at > kept.at:
                 kept.book.take(gang.request, gang.nodes, gang.devices)
+
+
+def _needs(shape: Shape) -> tuple[object, ...]:
+    """What two shapes must have in common for the refusal of one to say anything of the other."""
+    classes = (shape.qos, shape.capacity_types, shape.recovering)
+    return (shape.request, shape.alternatives, shape.cells, shape.held_off, classes)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from helios.scheduler.book import Access, layout_of, room
+from helios.scheduler.book import Access, layout_of, room, want_of
 from helios.scheduler.cell_stage import access_of, wording
 from helios.scheduler.decisions import CellVerdict, NodeReject, Wait, WaitReason
 from helios.scheduler.lines import Shape
@@ -70,7 +70,7 @@ def _verdict(shape: Shape, cell: CellState, scratch: Scratch) -> CellVerdict:
 
 def _refused(shape: Shape, request: Request, cell: CellState, scratch: Scratch, access: Access) -> CellVerdict:
     rejected = scratch.book(cell.name).rejected(request, access)
-    fits = scratch.fits(cell.name, request, access)
+    fits = scratch.fits(cell.name, want_of(request, access))
     reason, message = _why(shape.min_workers, request, cell, access, rejected=rejected, fits=fits)
     return CellVerdict(cell.name, reason, message, len(cell.nodes), dict(sorted(rejected.items())), fits)
 

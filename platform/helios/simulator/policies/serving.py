@@ -75,12 +75,16 @@ def serve(scratch: Scratch, gangs: Iterable[PendingGang], *, blocked: Blocked) -
     served = Served()
     refused: set[Shape] = set()
     stopped: set[str] = set()
+    lines = scratch.sums.lines
+    shapes = {gang.uid: shape for shape, holders in lines.items() for line in holders.values() for gang in line}
     for gang in gangs:
         accelerator = gang.request.accelerator
         if accelerator in stopped:
             served.refused.append(gang)
             continue
-        shape = shape_of(gang)
+        shape = shapes[gang.uid]
+        if gang.cells != shape.cells:  # a policy that keeps it at home
+            shape = shape_of(gang)
         admit = None if shape in refused else place(scratch, gang, shape)
         if admit is not None:
             served.admits.append(admit)
