@@ -48,12 +48,14 @@ class Fairness:
         jain: of the tenants' mean completion time alone over shared: 1 where all gain or lose alike, 1/n where one
             has everything (Jain, Chiu and Hawe, DEC-TR-301, 1984).
         without_quota: tenants that have none and so nothing to compare with.
+        simulated: whether alone was a simulated run, rather than `finish_alone`.
     """
 
     rho: Distribution
     jain: float
     tenants: Mapping[str, Tenant]
     without_quota: tuple[str, ...]
+    simulated: bool = False
 
     @property
     def worse_off(self) -> tuple[str, ...]:
@@ -108,9 +110,8 @@ def fairness(jobs: Jobs, quotas: Mapping[str, float], devices: float, *, toleran
     Finish-time fairness rho is the finish time shared over that with an exclusive share of the fleet (Mahajan et al.,
     "Themis", NSDI 2020). It is approximated: the share is the tenant's nominal quota, or 1/N of the devices where no
     quotas are known, and the time alone is that of `finish_alone` on all of the tenant's jobs, those of the warm-up and
-    the tail among them. A job alone takes its run time and one start, at what its starts cost in this run. Elastic
-    gangs are taken at their smallest size and their shortest time, which favours alone. Unfinished jobs count with the
-    least that they can still become.
+    the tail among them. Elastic gangs are taken at their smallest size and their shortest time, which favours alone.
+    Unfinished jobs count with the least that they can still become.
 
     Args:
         devices: of the whole fleet.
@@ -125,7 +126,7 @@ def fairness(jobs: Jobs, quotas: Mapping[str, float], devices: float, *, toleran
             continue
         own = jobs.where(jobs.tenant == name)
         own = own.where(np.argsort(own.submitted_s, kind="stable").astype(np.int64))
-        alone = finish_alone(own.submitted_s, own.run_s + _start_s(own), own.gpus, quota) - own.submitted_s
+        alone = finish_alone(own.submitted_s, own.run_s, own.gpus, quota) - own.submitted_s
         shared, alone = own.completion_s[own.measured], np.maximum(alone[own.measured], 1e-9)
         rhos.append(shared / alone)
         tenants[name] = Tenant(
@@ -162,13 +163,5 @@ def against(shared: Jobs, alone: Jobs, quotas: Mapping[str, float], *, tolerance
             tolerance,
         )
     missing = tuple(sorted(set(shared.tenant[shared.measured].tolist()) - set(tenants)))
-    return Fairness(
-        Distribution.of(rho), jain(1 / each.ratio for each in tenants.values() if each.ratio > 0), tenants, missing
-    )
-
-
-def _start_s(jobs: Jobs) -> Floats:
-    """Seconds that one start of each job took in this run; 0 where it never started."""
-    held_s = np.maximum(jobs.completion_s - jobs.delay_s, 1e-9)
-    share = jobs.starting / np.maximum(jobs.held, 1e-9)
-    return np.where(jobs.started, share * held_s / (1 + jobs.restarts), 0.0)
+    index = jain(1 / each.ratio for each in tenants.values() if each.ratio > 0)
+    return Fairness(Distribution.of(rho), index, tenants, missing, simulated=True)

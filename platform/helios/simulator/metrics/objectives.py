@@ -39,7 +39,7 @@ class Objective:
 
     def __str__(self) -> str:
         bound = f"{self.bound / 60:g} min" if self.measure is Measure.DELAY else f"{self.bound:g}"
-        return f"{self.share:.4g} of the jobs with a {self.measure} of at most {bound}"
+        return f"{self.share * 100:.6g}% of the jobs with a {self.measure} of at most {bound}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from helios.simulator.metrics.bounds import Bounds, bounds
 from helios.simulator.metrics.columns import Jobs, fleet_of, jobs_of, of_class
-from helios.simulator.metrics.fairness import TOLERANCE, Fairness, fairness
+from helios.simulator.metrics.fairness import TOLERANCE, Fairness, against, fairness
 from helios.simulator.metrics.groups import Group, group
 from helios.simulator.metrics.objectives import Objectives, attained
 from helios.simulator.metrics.rates import CellRates, Rates, cell_rates, rates
@@ -44,13 +44,20 @@ class RunMetrics:
 
 
 def measure(
-    result: RunResult, objectives: Objectives | None = None, *, tolerance: float = TOLERANCE, jobs: Jobs | None = None
+    result: RunResult,
+    objectives: Objectives | None = None,
+    *,
+    tolerance: float = TOLERANCE,
+    jobs: Jobs | None = None,
+    alone: Jobs | None = None,
 ) -> RunMetrics:
     """Compute all metrics of a run.
 
     Args:
         tolerance: share by which a tenant's mean completion time may be longer than alone.
         jobs: the run's outcomes as columns, where the caller has them already.
+        alone: outcomes of the same workload where each tenant has nothing but its own quota; without them, what it
+            would do there is computed (`finish_alone`).
 
     Raises:
         InputError: the window has no sample of a healthy device.
@@ -64,6 +71,7 @@ def measure(
         return group(measured.where(mask), kept[mask], undecided[mask])
 
     names = sorted(set(measured.tenant.tolist()))
+    quotas = result.quotas
     devices = float((fleet.weight_s @ fleet.healthy).sum() / fleet.weight_s.sum())
     return RunMetrics(
         policy=result.policy,
@@ -76,7 +84,9 @@ def measure(
         tenants={name: part(np.asarray(measured.tenant == name)) for name in names},
         rates=rates(jobs, fleet),
         cells=cell_rates(fleet),
-        fairness=fairness(jobs, result.quotas, devices, tolerance=tolerance),
+        fairness=fairness(jobs, quotas, devices, tolerance=tolerance)
+        if alone is None
+        else against(jobs, alone, quotas, tolerance=tolerance),
         bounds=bounds(measured, result.load, float(fleet.healthy.sum(axis=1).max())),
         devices=devices,
         cycle_s=result.scheduling_s / result.cycles if result.cycles else math.nan,

@@ -50,20 +50,23 @@ def test_a_job_without_work_ends_at_once() -> None:
     ),
     st.integers(1, 12),
 )
-def test_alone_keeps_the_quota_and_wastes_nothing(jobs: list[tuple[float, float, int]], quota: int) -> None:
-    """No job is faster than its run time, all work is done within the quota, and the quota never idles over work."""
+def test_alone_keeps_to_the_quota(jobs: list[tuple[float, float, int]], quota: int) -> None:
+    """No job is faster than its run time, and all work is done within the quota."""
     jobs = sorted(jobs)
     finish = alone(jobs, quota)
     for (submitted, run, _), end in zip(jobs, finish, strict=True):
         assert end >= submitted + run - 1e-6
     work, first = sum(run * gpus for _, run, gpus in jobs), jobs[0][0]
     assert max(finish) - first >= work / quota - 1e-6
-    if quota == 1:  # every job fills it, so that it is a plain queue
-        end = 0.0
-        for (submitted, run, gpus), found in zip(jobs, finish, strict=True):
-            end = max(end, submitted) + run * gpus if run else max(submitted, 0.0)
-            if run:
-                assert found == pytest.approx(end)
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.floats(0.1, 50), st.integers(1, 9)), min_size=1, max_size=20))
+def test_on_one_device_all_stand_in_a_queue(jobs: list[tuple[float, float, int]]) -> None:
+    """Each job begins when the one before it is done."""
+    jobs, end = sorted(jobs), 0.0
+    for (submitted, run, gpus), found in zip(jobs, alone(jobs, 1), strict=True):
+        end = max(end, submitted) + run * gpus
+        assert found == pytest.approx(end)
 
 
 @pytest.mark.parametrize(
@@ -103,11 +106,11 @@ def test_a_tenant_that_would_queue_alone_gains_by_sharing(make_job: MakeJob, mak
     assert not tenant.worse_off
 
 
-def test_starting_once_is_paid_alone_too(make_job: MakeJob, make_run: MakeRun) -> None:
-    """A job that starts for 50 s and then runs as long as alone loses nothing by sharing."""
-    job = make_job(wait=0, run=100, ended_s=150.0, starting=50.0, productive=100.0)
-    twice = make_job(tenant="b", wait=0, run=100, ended_s=200.0, starting=100.0, productive=100.0, restarts=1)
-    tenants = measure(make_run([job, twice], quotas={"a": 1.0, "b": 1.0})).fairness.tenants
+def test_a_restart_is_not_paid_alone(make_job: MakeJob, make_run: MakeRun) -> None:
+    """One start is part of the run time; what a second costs is what sharing took."""
+    once = make_job(wait=0, run=150, starting=50.0, productive=100.0)
+    twice = make_job(tenant="b", wait=0, run=150, ended_s=200.0, starting=100.0, productive=100.0, restarts=1)
+    tenants = measure(make_run([once, twice], quotas={"a": 1.0, "b": 1.0})).fairness.tenants
     assert tenants["a"].rho == pytest.approx(1)
     assert tenants["b"].rho == pytest.approx(200 / 150)
 
@@ -133,6 +136,8 @@ def test_against_a_simulated_run_on_quotas_alone(make_job: MakeJob, make_run: Ma
     assert fairness.tenants["a"].jobs == 1
     assert fairness.tenants["b"].ratio == 4
     assert fairness.worse_off == ("b",)
+    assert fairness.simulated
+    assert measure(make_run(shared), alone=jobs_of(make_run(separate))).fairness.tenants["b"].ratio == 4
 
 
 def test_a_small_loss_is_tolerated(make_job: MakeJob, make_run: MakeRun) -> None:
