@@ -118,6 +118,7 @@ def _routes() -> dict[tuple[str, str], Permission]:
         ("GET", "/v1/events"): Permission.READ,
         ("GET", "/v1/events/stream"): Permission.READ,
         ("GET", "/v1/queue"): Permission.READ,
+        ("GET", "/v1/snapshot"): Permission.FLEET,
         ("GET", "/v1/usage"): Permission.READ,
         ("GET", "/v1/audit"): Permission.AUDIT,
         ("GET", "/v1/tokens"): Permission.TOKENS,

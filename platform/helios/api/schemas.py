@@ -202,6 +202,7 @@ _OWN: dict[str, Schema] = {
         }
     ),
     "Queue": _closed({"items": {"type": "array", "items": _open({"kind": TEXT, "name": TEXT, "tenant": TEXT})}}),
+    "Snapshot": _closed({"format": NUMBER, "snapshot": FREE, "policy": FREE, "decisions": FREE}),
     "Usage": _closed(
         {
             "by": {"enum": ["tenant", "cell", "job"]},

@@ -40,6 +40,11 @@ class Resource(StrEnum):
     CPU = "cpu"
 
 
+class Cycle(StrEnum):
+    NOW = "now"
+    LAST = "last"
+
+
 Moment = Annotated[
     str, Query(max_length=40, description="Seconds since the epoch, or ISO 8601 (2026-11-21T10:14:06Z).")
 ]
@@ -110,6 +115,16 @@ def add_view_routes(
     )
     def queue(caller: Calling) -> Response:
         return Answer({"items": [item for item in control.queue() if caller.reaches(item["tenant"])]})
+
+    @app.get(
+        "/v1/snapshot",
+        summary="What the scheduler knows and what it decides on that, now or in the last cycle of this replica",
+        tags=["Views"],
+        responses=openapi.answers(openapi.ref("Snapshot"), errors=(400, 409)),
+    )
+    def snapshot(caller: Calling, cycle: Cycle = Cycle.NOW) -> Response:
+        del caller  # who may is the route table's
+        return Answer(control.snapshot(last=cycle is Cycle.LAST))
 
     @app.get(
         "/v1/usage",

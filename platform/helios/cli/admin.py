@@ -1,8 +1,12 @@
 """`helios admin`: what an operator does with the store itself, and with what it remembers."""
 
+import difflib
+import json
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,8 +24,17 @@ if TYPE_CHECKING:
     from helios.store import Lease, Store
 
 LOOK_EVERY_S = 0.2
+MOST_DIFFERENCES = 200
+"""Lines of a difference that are shown."""
 
 admin_app = typer.Typer(no_args_is_help=True, help="Operating the store: backup, restore, migrations, the audit log.")
+
+
+class Moment(StrEnum):
+    NOW = "now"
+    LAST = "last"
+
+
 DatabaseOption = Annotated[
     str,
     typer.Option(
@@ -100,14 +113,82 @@ def compact(
     out().print(", ".join(f"{count} {what.replace('_', ' ')}" for what, count in forgotten.items()) + " forgotten")
 
 
-@admin_app.command(epilog=examples("helios admin snapshot > fleet.json", "helios admin snapshot -o yaml"))
-def snapshot(how: FormatOption = Format.JSON) -> None:
+@admin_app.command(epilog=examples("helios admin dump > fleet.json", "helios admin dump -o yaml"))
+def dump(how: FormatOption = Format.JSON) -> None:
     """Print the whole fleet as the API shows it now: who leads, every object, the queue."""
     with connect() as client:
         data: Object = {"status": client.status(), "queue": client.queue()["items"]}
         data |= {plural: list(client.list(kind)) for kind, plural in KINDS.items()}
     counts = [(name, str(len(items))) for name, items in data.items() if name != "status"]
     show(data, how, lambda: table_of(("WHAT", "COUNT"), counts))
+
+
+@admin_app.command(
+    epilog=examples("helios admin snapshot fleet.json", "helios admin snapshot --cycle last decided.json")
+)
+def snapshot(
+    file: Annotated[
+        Path | None, typer.Argument(help="File to write; standard output where it is left out.", show_default=False)
+    ] = None,
+    cycle: Annotated[
+        Moment, typer.Option(help="Of now, or of the last scheduling cycle that was carried out.")
+    ] = Moment.NOW,
+) -> None:
+    """Write what the scheduler knows (cells, tenants, queue, what runs, its policy) and what it decides on that.
+
+    `helios admin replay` decides it again, and `helios simulate` goes on from it.
+    """
+    from helios.scheduler.codec import canonical
+
+    with connect() as client:
+        text = canonical(client.snapshot(cycle=cycle.value)) + "\n"
+    if file is None:
+        sys.stdout.write(text)
+        return
+    file.write_text(text, encoding="utf-8")
+    out().print(f"{escape(str(file))} written, {file.stat().st_size:,} bytes", soft_wrap=True)
+
+
+@admin_app.command(epilog=examples("helios admin replay fleet.json"))
+def replay(
+    file: Annotated[Path, typer.Argument(help="What `helios admin snapshot` wrote.", show_default=False)],
+) -> None:
+    """Decide on a recorded snapshot again; exit with 1 and show the difference where that is not what was decided."""
+    from helios.scheduler import schedule
+    from helios.scheduler.codec import decided, read
+
+    known, policy, before = read(_json_of(file))
+    cycle = schedule(known, policy)
+    differences = list(_differences(before, decided(cycle)))
+    for line in differences[:MOST_DIFFERENCES]:
+        out().print(line, markup=False, soft_wrap=True)
+    if differences:
+        more = len(differences) - MOST_DIFFERENCES
+        out().print(f"... and {more} lines more" if more > 0 else "", end="\n" if more > 0 else "")
+        err().print("decided otherwise than recorded", style="red")
+        raise typer.Exit(1)
+    counts = f"{len(cycle.admits)} starts, {len(cycle.changes)} stops, {len(cycle) - len(cycle.admits)} that wait"
+    out().print(f"decided bit by bit as recorded: {counts}")
+
+
+def _json_of(file: Path) -> object:
+    """The JSON document in a file. Raises `InputError`."""
+    if not file.is_file():
+        raise InputError(f"{file} is not a file", hint="`helios admin snapshot FILE` writes one")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: is no text in UTF-8 ({error.reason} at byte {error.start})") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file}:{error.lineno}:{error.colno}: is no JSON: {error.msg}") from error
+
+
+def _differences(before: Object, after: Object) -> Iterator[str]:
+    """Lines of a diff between what was decided and what is."""
+    if before == after:
+        return
+    old, new = (json.dumps(one, indent=1, sort_keys=True, ensure_ascii=False).splitlines() for one in (before, after))
+    yield from difflib.unified_diff(old, new, "recorded", "decided now", lineterm="", n=2)
 
 
 @admin_app.command(epilog=examples("helios admin audit --actor alice", "helios admin audit --kind job --name my-job"))

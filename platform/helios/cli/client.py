@@ -184,6 +184,10 @@ class Client:
     def queue(self) -> Object:
         return self._json("GET", "/v1/queue")
 
+    def snapshot(self, *, cycle: str = "now") -> Object:
+        """The scheduler's snapshot and what it decides on that, of `now` or of the `last` cycle carried out."""
+        return self._json("GET", "/v1/snapshot", params={"cycle": cycle})
+
     def usage(self, *, by: str, since: float, until: float, resource: str) -> Object:
         """Resource-seconds by bucket for each tenant, cell or job; times are seconds since the epoch."""
         params = {"by": by, "since": since, "until": until, "resource": resource}

@@ -10,7 +10,7 @@ from rich.text import Text
 from helios.cli.client import connect
 from helios.cli.completion import complete_anything
 from helios.cli.events import clock
-from helios.cli.output import Format, FormatOption, examples, show, state_text, table_of
+from helios.cli.output import Format, FormatOption, examples, show, state_text, table_of, until
 from helios.cli.targets import find_work
 
 LAST_EVENTS = 12
@@ -52,6 +52,7 @@ def _parts(kind: str, name: str, explanation: Mapping[str, Any]) -> Iterator[Ren
         yield Text(f"  {message}")
     if position := explanation.get("position"):
         yield Text(f"  place {position} in the queue")
+    yield from _reservation(explanation)
     yield from _restarts(explanation)
     job = explanation.get("job") or {}
     if job.get("message"):
@@ -60,6 +61,13 @@ def _parts(kind: str, name: str, explanation: Mapping[str, Any]) -> Iterator[Ren
     for section in (_cells, _unblock):
         yield from section(job or explanation)
     yield from _events(explanation)
+
+
+def _reservation(explanation: Mapping[str, Any]) -> Iterator[RenderableType]:
+    kept = explanation.get("reservation") or (explanation.get("job") or {}).get("reservation")
+    if kept:
+        nodes = "1 node" if len(set(kept["nodes"])) == 1 else f"{len(set(kept['nodes']))} nodes"
+        yield Text(f"  expected to start in {until(kept['at'])} on cell {kept['cell']}; {nodes} kept for it there")
 
 
 def _restarts(explanation: Mapping[str, Any]) -> Iterator[RenderableType]:

@@ -139,6 +139,12 @@ def age(stamp: str | float | None, *, until: str | float | None = None) -> str:
     return duration((time.time() if end is None else end) - start)
 
 
+def until(stamp: str | float | None) -> str:
+    """Say how far ahead a timestamp is; `0s` where it has passed."""
+    due = seconds_of(stamp)
+    return "-" if due is None else duration(due - time.time())
+
+
 def duration(seconds: float | None) -> str:
     """Write 192.4 as `3m12s`; `-` for None."""
     if seconds is None:

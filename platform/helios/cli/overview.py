@@ -40,7 +40,7 @@ def _fleet(client: Client) -> dict[str, Any]:
         if place := held_by(item):
             counts = held.setdefault(place["cell"], Counter())
             counts["work"] += 1
-            counts["gpus"] += devices(place)[1]
+            counts["gpus"] += devices(place)[1]  # type: ignore[assignment]  # Counter counts parts, too
     cells = [_cell(cell, held.get(cell["metadata"]["name"]) or Counter()) for cell in client.list("Cell")]
     return {**client.status(), "api": client.url, "cells": cells, "waiting": len(client.queue()["items"])}
 
@@ -65,7 +65,7 @@ def _view(data: Mapping[str, Any]) -> RenderableType:
             cell["name"],
             state_text(cell["state"]),
             ", ".join(f"{count} {state}" for state, count in cell["nodes"].items()) or "none seen",
-            f"{cell['gpusHeld']}/{cell['gpus']}" if cell["gpus"] else "-",
+            f"{cell['gpusHeld']:g}/{cell['gpus']}" if cell["gpus"] else "-",
             str(cell["work"]),
         ]
         for cell in data["cells"]

@@ -27,10 +27,12 @@ def held_by(item: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return placement if placement and not status.get("released") else None
 
 
-def devices(placement: Mapping[str, Any]) -> tuple[str, int]:
-    """Type and number of the accelerators that a whole gang holds; an empty type where it holds none."""
+def devices(placement: Mapping[str, Any]) -> tuple[str, float]:
+    """Type and number of the accelerators that a whole gang holds, parts among them; an empty type for none."""
     request = placement["request"]
-    return str(request.get("accelerator") or ""), int(request.get("accelerators") or 0) * int(placement["workers"])
+    workers = int(placement["workers"])
+    held = request["share"] / 1000 * workers if request.get("share") else (request.get("accelerators") or 0) * workers
+    return str(request.get("accelerator") or ""), held
 
 
 def summary(item: Mapping[str, Any]) -> dict[str, Any]:

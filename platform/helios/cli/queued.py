@@ -9,7 +9,7 @@ from rich.text import Text
 
 from helios.cli.client import connect
 from helios.cli.completion import complete_tenant
-from helios.cli.output import Format, FormatOption, age, examples, show, table_of
+from helios.cli.output import Format, FormatOption, age, examples, show, table_of, until
 
 
 def register(app: typer.Typer) -> None:
@@ -22,7 +22,7 @@ def queue(
     tenant: Annotated[str, typer.Option(help="Only what this tenant pays for.", autocompletion=complete_tenant)] = "",
     how: FormatOption = Format.TABLE,
 ) -> None:
-    """Show what waits, first things first: place in the queue, what it asks for, how long it waits, and why."""
+    """Show what waits, first things first: place, what it asks for, since when, expected start, and why it waits."""
     with connect() as client:
         waiting = [item for item in client.queue()["items"] if tenant in {"", item["tenant"]}]
         if tenant and not waiting:
@@ -35,7 +35,7 @@ def queue_table(waiting: Iterable[Mapping[str, Any]], *, empty: str) -> Renderab
     return table_of(_COLUMNS, map(_row, waiting), empty=empty)
 
 
-_COLUMNS = ("NAME", "#", "QOS", "PRIO", "TENANT", "ASKS FOR", "WAITING", "REASON")
+_COLUMNS = ("NAME", "#", "QOS", "PRIO", "TENANT", "ASKS FOR", "WAITING", "STARTS IN", "REASON")
 
 
 def _row(item: Mapping[str, Any]) -> list[str | Text]:
@@ -47,6 +47,7 @@ def _row(item: Mapping[str, Any]) -> list[str | Text]:
         item["tenant"],
         asked(item["workers"], item["request"]),
         age(item.get("queuedAt")),
+        until((item.get("reservation") or {}).get("at")),
         Text(item.get("reason") or "-", style="yellow"),
     ]
 
@@ -56,7 +57,8 @@ def asked(workers: Mapping[str, int], request: Mapping[str, Any]) -> str:
     least, most = workers["min"], workers["max"]
     count = str(least) if least == most else f"{least}-{most}"
     if request.get("accelerator"):
-        each = f"{request['accelerator']}:{request['accelerators']}"
+        number = request["share"] / 1000 if request.get("share") else request["accelerators"]
+        each = f"{request['accelerator']}:{number:g}"
     else:
         each = f"{request['millicpus'] / 1000:g} CPUs"
     return f"{count} x {each}"

@@ -58,7 +58,7 @@ def _held(placed: Iterable[Object]) -> Mapping[str, Counter[str]]:
         tenant = item["spec"]["tenant"]
         held[tenant]["running"] += 1
         if place is not None and (found := devices(place))[0]:
-            held[tenant][f"accelerator:{found[0]}"] += found[1]
+            held[tenant][f"accelerator:{found[0]}"] += found[1]  # type: ignore[assignment]  # Counter counts parts, too
     return held
 
 
@@ -86,7 +86,7 @@ def _cells(row: Mapping[str, Any]) -> list[str | Text]:
         row["name"],
         row["cohort"] or "-",
         f"{row['weight']:g}",
-        ", ".join(f"{kind} {held}/{quota}" for kind, held, quota in _by_accelerator(row)) or "-",
+        ", ".join(f"{kind} {held:g}/{quota}" for kind, held, quota in _by_accelerator(row)) or "-",
         str(row["running"]),
         str(row["waiting"]),
     ]
@@ -100,6 +100,13 @@ def _by_accelerator(row: Mapping[str, Any]) -> list[tuple[str, int, str]]:
     return [(kind, held.get(kind, 0), str(quota[kind]) if kind in quota else ungranted) for kind in kinds]
 
 
+def _limit(limit: int | None, spec: Mapping[str, Any]) -> str:
+    """What may be borrowed or lent; without a cohort there is nobody to lend to."""
+    if not spec.get("cohort"):
+        return "-"
+    return "all" if limit is None else str(limit)
+
+
 def _described(tenant: Object, data: Mapping[str, Any]) -> Sequence[RenderableType]:
     spec = tenant["spec"]
     title = Text.assemble((tenant["metadata"]["name"], "bold"), f"  weight {spec.get('weight', 1):g}")
@@ -107,10 +114,10 @@ def _described(tenant: Object, data: Mapping[str, Any]) -> Sequence[RenderableTy
     quotas = [
         [
             quota["accelerator"],
-            str(data["held"].get(quota["accelerator"], 0)),
+            f"{data['held'].get(quota['accelerator'], 0):g}",
             str(quota["nominalQuota"]),
-            "-" if quota.get("borrowingLimit") is None else str(quota["borrowingLimit"]),
-            "-" if quota.get("lendingLimit") is None else str(quota["lendingLimit"]),
+            _limit(quota.get("borrowingLimit"), spec),
+            _limit(quota.get("lendingLimit"), spec),
         ]
         for quota in spec.get("quotas") or []
     ]

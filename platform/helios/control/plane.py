@@ -17,9 +17,10 @@ from helios.control.reconciling import Reconciler
 from helios.control.requests import DEFAULT_TENANT
 from helios.control.use import FORGOTTEN_AFTER, HALF_LIFE_S
 from helios.control.watching import Watcher
-from helios.errors import FencedError, HeliosError, UnavailableError
+from helios.errors import ConflictError, FencedError, HeliosError, UnavailableError
 from helios.ports import Clock, Tracker
 from helios.scheduler import Cycle, Policy, Reservation, Snapshot, schedule
+from helios.scheduler.codec import record
 from helios.spec import AnyDocument, Tenant, from_json
 from helios.store import Fence, Gone, Lease, Mirror, Record, Store, SystemClock
 from helios.telemetry import metrics, tracing
@@ -90,6 +91,7 @@ class ControlPlane:
         self._scheduled_version = -1
         self._next_look = math.inf
         self._remembers = False
+        self._last: tuple[Snapshot, Cycle] | None = None
         self._foreseen: tuple[float, Mapping[str, Reservation]] | None = None
         self._not_before = 0.0
         self._resync_at = 0.0
@@ -144,6 +146,7 @@ class ControlPlane:
         self._next_look = min(cycle.next_look, now + LOOK_AGAIN_S)
         metrics.observe_decisions(len(cycle), took)
         self._foresee(cycle, now)
+        self._last = (snapshot, cycle)
         self._reconciler.carry_out(cycle, pool)
         if pool is not None:  # by itself it paces itself; a test that ticks decides every time
             self._not_before = time.monotonic() + CYCLE_SHARE * took
@@ -297,6 +300,26 @@ class ControlPlane:
         self.mirror.sync()
         snapshot = self._snapshot()
         return queue(self.mirror, snapshot, self._policy, self._reservations(snapshot))
+
+    def snapshot(self, *, last: bool = False) -> dict[str, Any]:
+        """What the scheduler knows, the policy that it goes by, and what it decides on that, to be decided again.
+
+        Args:
+            last: of the last cycle that this replica carried out, and not of now.
+
+        Raises:
+            ConflictError: it has carried out none.
+        """
+        if not last:
+            self.mirror.sync()
+            snapshot = self._snapshot()
+            return record(snapshot, self._policy, schedule(snapshot, self._policy))
+        if self._last is None:
+            leader = self.leader() or {}
+            whom = f"{leader['holder']} ({leader['address']}) leads" if leader else "nobody leads yet"
+            raise ConflictError("this replica has carried out no scheduling cycle", hint=f"ask the leader: {whom}")
+        snapshot, cycle = self._last
+        return record(snapshot, self._policy, cycle)
 
     def leader(self) -> dict[str, Any] | None:
         """Who leads, or None where nobody does."""

@@ -27,6 +27,7 @@ EXPECTED: dict[str, set[str]] = {
     "GET /v1/whoami": EVERYBODY,
     "GET /v1/status": PEOPLE,
     "GET /v1/queue": PEOPLE,
+    "GET /v1/snapshot": FLEET,
     "GET /v1/usage": PEOPLE,
     "GET /v1/events": PEOPLE,
     "GET /v1/events/stream": PEOPLE,

@@ -148,9 +148,47 @@ def test_usage_shows_where_core_seconds_went(cli: Any, waiting: Any) -> None:
     assert "--since: expected" in wrong.err
 
 
-def test_snapshot_is_the_whole_fleet_as_json(cli: Any, waiting: Any) -> None:
+def test_a_snapshot_is_decided_again_as_it_was(cli: Any, waiting: Any) -> None:
+    """`admin snapshot` writes it, `admin replay` says that nothing differs; one changed word is a difference."""
+    assert "written" in cli("admin", "snapshot", "fleet.json").out
+    document = json.loads(Path("fleet.json").read_text())
+    assert [gang["name"] for gang in document["snapshot"]["pending"]] == ["waits"]
+    assert json.loads(cli("admin", "snapshot").out)["snapshot"]["cells"] == document["snapshot"]["cells"]
+    same = cli("admin", "replay", "fleet.json")
+    assert (same.code, same.out) == (0, "decided bit by bit as recorded: 0 starts, 0 stops, 1 that wait\n")
+    document["decisions"]["waits"][0]["message"] = "for no reason"
+    Path("fleet.json").write_text(json.dumps(document))
+    other = cli("admin", "replay", "fleet.json")
+    assert other.code == 1
+    assert '-   "message": "for no reason"' in other.out
+    assert "decided otherwise than recorded" in other.err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "fleet.json:1:2: is no JSON"),
+        ("[]", "expected a document with a snapshot and a policy"),
+        ('{"format": 2}', "format: expected 1, got 2"),
+        ('{"format": 1, "policy": {}, "decisions": {}, "snapshot": {}}', "snapshot.now: is missing"),
+        (
+            '{"format": 1, "policy": {"pacience": 1}, "decisions": {}, "snapshot": {"now": 1}}',
+            "did you mean 'patience'",
+        ),
+        ('{"format": 1, "policy": {}, "decisions": {}, "snapshot": {"now": "x"}}', "snapshot.now: expected a number"),
+    ],
+)
+def test_a_file_that_is_no_snapshot_is_refused_at_its_place(cli: Any, text: str, said: str) -> None:
+    """Wrong JSON, another format, and fields that are missing, unknown or of another type are named."""
+    Path("fleet.json").write_text(text)
+    result = cli("admin", "replay", "fleet.json")
+    assert result.code == 2
+    assert said in " ".join(result.err.split())
+
+
+def test_dump_is_the_whole_fleet_as_json(cli: Any, waiting: Any) -> None:
     """Every object, the queue and the status are in one document."""
-    data = json.loads(cli("admin", "snapshot").out)
+    data = json.loads(cli("admin", "dump").out)
     assert {item["metadata"]["name"] for item in data["jobs"]} == {"waits", "runs"}
     assert data["queue"][0]["name"] == "waits"
     assert data["status"]["objects"]["cells"] == {"Ready": 1}

@@ -78,7 +78,8 @@ class Fleet:
                 driver.start(launch)
             for stop in desired.stops:
                 driver.stop(stop.uid, stop.epoch, grace_s=stop.grace_s)
-            keys = [(one.uid, one.epoch) for one in (*desired.launches, *desired.stops)]
+            keys = [(launch.uid, launch.epoch) for launch in desired.launches]
+            keys += [(stop.uid, stop.epoch) for stop in desired.stops]
             self.plane.gateway.report(name, driver.nodes(), [driver.status(*key) for key in keys])
 
     def run(self, seconds: float, *, step: float = 1.0) -> None:
