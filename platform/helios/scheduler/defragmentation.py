@@ -1,73 +1,53 @@
 """Moving gangs so that a larger one finds a whole place: only where that wins more device-seconds than it loses."""
 
-from collections.abc import Iterator
-
 from helios.scheduler.book import Book
-from helios.scheduler.cell_stage import access_of
-from helios.scheduler.decisions import Preempt, StopReason
+from helios.scheduler.decisions import StopReason
 from helios.scheduler.lines import Shape
-from helios.scheduler.preemption import Plan, Site, Victim, loss, plan_among
+from helios.scheduler.preemption import Plan, Rooms, plan_among, without
 from helios.scheduler.scratch import Scratch
-from helios.scheduler.snapshot import PendingGang, RunningGang
-from helios.scheduler.verdicts import closed
-from helios.spec import QoS
+from helios.scheduler.snapshot import PendingGang
+from helios.scheduler.victims import may_be_stopped, victim
 
 MOST_MOVED = 16
 """Gangs that are moved for one."""
 
 
-def defragment(gang: PendingGang, shape: Shape, scratch: Scratch, *, gain: float) -> Iterator[Preempt]:
-    """The moves, or nothing where there are none that pay.
+def defragment(gang: PendingGang, shape: Shape, rooms: Rooms, scratch: Scratch, *, gain: float) -> Plan | None:
+    """The moves, or None where there are none that pay.
 
     Args:
         gain: device-seconds that the gang wins by starting now and not when it is expected to.
     """
-    access = access_of(shape, scratch.policy)
     best: Plan | None = None
-    for cell in scratch.cells:
-        book, request = scratch.book(cell.name), shape.request
-        if closed(shape, cell) is not None or not request.accelerators or request.accelerator not in book.free:
+    for site in rooms.sites(gang, shape):
+        book, request = site.book, site.request
+        if not request.accelerators:
             continue
-        free = book.free[request.accelerator][book.layout.usable(access)].clip(min=0).sum()
+        free = book.free[request.accelerator][site.usable].clip(min=0).sum()
         if free < shape.devices:
             continue  # moving does not make devices
-        site = Site(scratch, book, request, access, shape.min_workers)
         movable = (
-            Victim(one, StopReason.DEFRAGMENTED, one.nodes, (), loss(one, scratch.policy, scratch.now))
+            victim(one, StopReason.DEFRAGMENTED, scratch)
             for one in book.gangs.values()
-            if _movable(one, shape, scratch)
+            if one.request.accelerator == request.accelerator
+            and one.held < shape.devices
+            and not rooms.is_granted(one.uid)
+            and may_be_stopped(one, scratch)
         )
         found = plan_among(movable, site)
         if found is None or len(found.victims) > MOST_MOVED or not _rehoused(found, book):
             continue
         if found.cost < gain and (best is None or found.cost < best.cost):
             best = found
-    for victim in best.victims if best else ():
-        message = (
-            f"moves, so that {gang.name} finds a whole place; costs {victim.cost:.0f}, wins {gain:.0f} device-seconds"
-        )
-        one = victim.gang
-        yield Preempt(one.uid, one.cell, StopReason.DEFRAGMENTED, message, gang.uid, victim.cost)
-
-
-def _movable(gang: RunningGang, shape: Shape, scratch: Scratch) -> bool:
-    """Whether it may be moved: not serving, long enough there, with budget left, and smaller than who would gain."""
-    policy = scratch.policy
-    if gang.qos is QoS.GUARANTEED or gang.leaving_at is not None or gang.started_at is None:
-        return False
-    if gang.request.accelerator != shape.request.accelerator or gang.held >= shape.devices:
-        return False
-    return scratch.now - gang.started_at >= policy.min_run.get(gang.qos, 0.0) and gang.preemptions < policy.job_budget
+    return best
 
 
 def _rehoused(found: Plan, book: Book) -> bool:
     """Whether each that is moved finds a place in the same cell beside the one that is helped."""
-    after = book.copy()
-    for victim in found.victims:
-        after.remove(victim.gang.uid)
+    after = without(book, found.victims)
     after.take(found.fit.request, found.fit.nodes, found.fit.devices)
-    for victim in sorted(found.victims, key=lambda one: -one.gang.held):
-        request, left = victim.gang.request, len(victim.gang.nodes)
+    for moved in sorted(found.victims, key=lambda one: -one.gang.held):
+        request, left = moved.gang.request, len(moved.gang.nodes)
         capacities = after.look(request).capacities
         if int(capacities.sum()) < left:
             return False

@@ -30,6 +30,10 @@ class Policy:
         at_any_cost: classes for which others are stopped whatever that loses; for the rest it must lose less than the
             wait that it saves.
         preemption_gap: seconds between two grants, fleet-wide.
+        preemption_tokens: gangs for which others are stopped in one cycle; each gets one token.
+        urgency: how many lost device-seconds a device-second of a class's wait is worth.
+        least_attained: a `preemptible` gang that ran for so many times what another of its class will take, the price
+            of the stop included, makes room for it; 0: never.
         preemption_tries: gangs for which a way is looked for in one cycle.
         leaving: seconds within which a place that is foreseen is waited for, and nobody is stopped.
         job_budget: preemptions of one gang, after which it is left alone.
@@ -63,10 +67,13 @@ class Policy:
     reservations: int = 16
     preemption: bool = True
     min_run: Mapping[QoS, float] = field(default_factory=lambda: {QoS.STANDARD: 1800.0, QoS.PREEMPTIBLE: 120.0})
-    preempt_after: Mapping[QoS, float] = field(default_factory=lambda: {QoS.STANDARD: 60.0})
+    preempt_after: Mapping[QoS, float] = field(default_factory=lambda: {QoS.PREEMPTIBLE: 60.0})
     at_any_cost: frozenset[QoS] = frozenset({QoS.GUARANTEED})
     preemption_gap: float = 0.0
-    preemption_tries: int = 2
+    preemption_tokens: int = 8
+    urgency: Mapping[QoS, float] = field(default_factory=lambda: {QoS.STANDARD: 4.0})
+    least_attained: float = 2.0
+    preemption_tries: int = 16
     leaving: float = 120.0
     job_budget: int = 5
     tenant_budget: int = 1000

@@ -1,9 +1,4 @@
-"""Who leaves so that another may start: whole gangs, the cheapest, in the narrowest domain, tried out before granted.
-
-What a preemption loses is in device-seconds: work since the last checkpoint and the restart. A gang that publishes no
-checkpoint is charged a fixed loss, so that hiding progress never protects it. Gangs are left alone that have not run
-for their class's minimum, that were preempted as often as a job or its tenant may be, or that are leaving already.
-"""
+"""Making room: whole gangs leave, the cheapest, in the narrowest domain, tried out before it is granted."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,45 +7,17 @@ import numpy as np
 
 from helios.scheduler.book import LEVELS, Access, Book, Bools, room
 from helios.scheduler.cell_stage import Fit, access_of, place
-from helios.scheduler.decisions import Change, Preempt, Resize, StopReason
+from helios.scheduler.decisions import Change, Preempt, Resize
 from helios.scheduler.lines import Shape
-from helios.scheduler.policy import Policy
-from helios.scheduler.queue import QOS_ORDER
-from helios.scheduler.scratch import Scratch
-from helios.scheduler.snapshot import PendingGang, Request, RunningGang
+from helios.scheduler.scratch import Kept, Scratch
+from helios.scheduler.snapshot import PendingGang, Request
 from helios.scheduler.verdicts import closed
-from helios.spec import QoS
+from helios.scheduler.victims import Victim, for_class, for_owner
 
 CELLS = 3
 """Cells that are tried, those first where most of the gang fits already."""
 DOMAINS = 4
 """Topology domains of the narrowest level that are tried in a cell."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Victim:
-    """A running gang that could give room.
-
-    Attributes:
-        freed: nodes that its leaving workers are on; all of its nodes, or those of a shrinking gang's surplus.
-        kept: nodes that it goes on with; empty where it leaves as a whole.
-        cost: device-seconds that are lost.
-    """
-
-    gang: RunningGang
-    reason: StopReason
-    freed: tuple[str, ...]
-    kept: tuple[str, ...]
-    cost: float
-
-    @property
-    def devices(self) -> tuple[int, ...]:
-        return self.gang.devices if len(self.freed) == len(self.gang.nodes) else ()
-
-    @property
-    def density(self) -> float:
-        """Cost of a device that comes free."""
-        return self.cost / max(1e-9, len(self.freed) * self.gang.request.devices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +34,12 @@ class Plan:
             running, whom = victim.gang, f"{gang.qos} gang {gang.name}"
             if victim.kept:
                 message = f"gives up {len(victim.freed)} of {len(running.nodes)} workers for {whom}"
-                gain = len(victim.freed) * running.request.devices
+                gain, workers = len(victim.freed) * running.request.devices, len(victim.kept)
                 yield Resize(
                     running.uid,
                     running.cell,
                     victim.kept,
-                    len(victim.kept),
+                    workers,
                     victim.reason,
                     message,
                     victim.cost,
@@ -84,45 +51,28 @@ class Plan:
                 yield Preempt(running.uid, running.cell, victim.reason, message, gang.uid, victim.cost)
 
 
-def loss(gang: RunningGang, policy: Policy, now: float) -> float:
-    """Device-seconds that are lost where the gang leaves now: work since its last checkpoint, and its restart."""
-    since = policy.default_loss if gang.checkpointed_at is None else max(0.0, now - gang.checkpointed_at)
-    return gang.held * (since + gang.restart_s)
-
-
-def plan(gang: PendingGang, shape: Shape, scratch: Scratch, *, lacking: float = 0.0) -> Plan | None:
-    """The cheapest way to make room for the gang by stopping others; None where none may be, or where it is no use.
-
-    Args:
-        lacking: devices of the gang's own quota that borrowers hold; only they are stopped then.
-    """
-    ranked = sorted(sites(shape, scratch), key=lambda site: (-site.fits, site.book.cell.name))
-    plans = [
-        found
-        for site in ranked[:CELLS]
-        if (found := plan_among(_eligible(gang, site, lacking=lacking), site, lacking=lacking)) is not None
-    ]
-    return min(plans, key=lambda one: (one.cost, one.fit.cell), default=None)
-
-
-def sites(shape: Shape, scratch: Scratch) -> Iterator["Site"]:
-    """Cells, and what a worker may be given there, in which the gang would fit if nothing ran."""
-    access = access_of(shape, scratch.policy)
-    for cell in scratch.cells:
-        for request in shape.requests:
-            if closed(shape, cell) is None and room(cell, request, access) >= shape.min_workers:
-                yield Site(scratch, scratch.book(cell.name), request, access, shape.min_workers)
-
-
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where room is looked for, and for what."""
+    """Where room is looked for, and for what.
+
+    Attributes:
+        kept: nodes that are reserved for others.
+    """
 
     scratch: Scratch
     book: Book
     request: Request
     access: Access
     workers: int
+    kept: frozenset[str] = frozenset()
+
+    @property
+    def usable(self) -> Bools:
+        """Nodes that the gang could be given."""
+        usable, layout = self.book.layout.usable(self.access), self.book.layout
+        if self.kept:
+            usable = usable & np.array([name not in self.kept for name in layout.names], dtype=np.bool_)
+        return usable
 
     @property
     def fits(self) -> int:
@@ -131,11 +81,107 @@ class Site:
 
     def place(self, book: Book) -> Fit | None:
         """The place that the gang would get if that book were true."""
-        look = book.look(self.request, self.access)
-        if look.total < self.workers:
+        capacities = np.where(self.usable, book.fitting(self.request), 0)
+        if capacities.sum() < self.workers:
             return None
         demand = self.scratch.demand(self.request.accelerator)
-        return place(book, self.request, self.workers, look.capacities, policy=self.scratch.policy, demand=demand)
+        return place(book, self.request, self.workers, capacities, policy=self.scratch.policy, demand=demand)
+
+
+class Rooms:
+    """The room that is made in one cycle: each plan is tried on what the ones before it left."""
+
+    def __init__(self, scratch: Scratch) -> None:
+        self._scratch = scratch
+        self._books: dict[str, Book] = {}
+        self._granted: set[str] = set()
+        self._ranked: dict[tuple[object, ...], list[Victim]] = {}
+
+    def plan(self, gang: PendingGang, shape: Shape, *, lacking: float = 0.0) -> Plan | None:
+        """The cheapest way to make room by stopping others; None where none may be, or where it would be no use.
+
+        Args:
+            lacking: devices of the gang's own quota that borrowers hold; only they are stopped then.
+        """
+        sites = self.sites(gang, shape)
+        if not lacking and shape.min_workers == 1 and shape.request.accelerators:
+            found = self._one_for_one(shape, {site.book.cell.name: site for site in sites})
+            if found is not None:
+                return found
+        plans = []
+        for site in sorted(sites, key=lambda site: (-site.fits, site.book.cell.name))[:CELLS]:
+            book, scratch = site.book, self._scratch
+            victims = for_owner(book, gang, scratch) if lacking else for_class(book, shape, scratch)
+            free = (victim for victim in victims if victim.gang.uid not in self._granted)
+            found = plan_among(free, site, lacking=lacking)
+            plans += [found] if found is not None else []
+        return min(plans, key=lambda one: (one.cost, one.fit.cell), default=None)
+
+    def grant(self, plan: Plan) -> None:
+        """They leave, and what comes free is the beneficiary's."""
+        cell, fit = plan.fit.cell, plan.fit
+        self._granted.update(victim.gang.uid for victim in plan.victims)
+        book = self._books[cell] = without(self._book(cell), plan.victims)
+        book.take(fit.request, fit.nodes, fit.devices)
+        self._scratch.keep(cell, Kept(self._scratch.now, book))
+
+    def is_granted(self, uid: str) -> bool:
+        """Whether that gang leaves already."""
+        return uid in self._granted
+
+    def sites(self, gang: PendingGang, shape: Shape) -> list[Site]:
+        """Cells, and what a worker may be given there, in which the gang would fit if nothing ran."""
+        scratch, access = self._scratch, access_of(shape, self._scratch.policy)
+        return [
+            Site(
+                scratch,
+                self._book(cell.name),
+                request,
+                access,
+                shape.min_workers,
+                scratch.reserved(cell.name, gang.uid),
+            )
+            for cell in scratch.cells
+            for request in shape.requests
+            if closed(shape, cell) is None and room(cell, request, access) >= shape.min_workers
+        ]
+
+    def _book(self, cell: str) -> Book:
+        return self._books.get(cell) or self._scratch.book(cell)
+
+    def _one_for_one(self, shape: Shape, sites: dict[str, Site]) -> Plan | None:
+        """For a gang of one worker: the cheapest of all gangs whose leaving is enough."""
+        key = (shape.qos, shape.request.accelerator, shape.estimate)
+        if key not in self._ranked:
+            books = [self._scratch.book(cell.name) for cell in self._scratch.cells]
+            found = [victim for book in books for victim in for_class(book, shape, self._scratch)]
+            self._ranked[key] = sorted(found, key=lambda victim: victim.order)
+        for victim in self._ranked[key]:
+            site = sites.get(victim.gang.cell)
+            if site is None or victim.gang.uid in self._granted or victim.gang.request.share:
+                continue
+            if _holds_after(site, victim):
+                fit = site.place(without(site.book, [victim]))
+                if fit is not None:
+                    return Plan((victim,), fit, victim.cost)
+        return None
+
+
+def _holds_after(site: Site, victim: Victim) -> bool:
+    """Whether one of its nodes could hold a worker once it is gone."""
+    request, held, book = site.request, victim.gang.request, site.book
+    rows, usable = book.layout.rows, site.book.layout.usable(site.access)
+    for name in set(victim.freed):
+        row = rows.get(name)
+        if row is None or not usable[row] or name in site.kept:
+            continue
+        workers = victim.freed.count(name)
+        devices = book.free[request.accelerator][row] + workers * held.accelerators
+        millicpus = book.millicpus[row] + workers * held.millicpus
+        memory = book.memory[row] + workers * held.memory
+        if devices >= request.accelerators and millicpus >= request.millicpus and memory >= request.memory:
+            return True
+    return False
 
 
 def plan_among(candidates: Iterable[Victim], site: Site, *, lacking: float = 0.0) -> Plan | None:
@@ -144,51 +190,10 @@ def plan_among(candidates: Iterable[Victim], site: Site, *, lacking: float = 0.0
     plans = []
     for inside in _domains(site, victims) if victims else ():
         chosen = _enough(site, inside, victims, lacking)
-        fit = site.place(_without(site.book, chosen)) if chosen else None
+        fit = site.place(without(site.book, chosen)) if chosen else None
         if chosen and fit is not None:
             plans.append(Plan(tuple(chosen), fit, sum(victim.cost for victim in chosen)))
     return min(plans, key=lambda one: (one.cost, one.fit.nodes), default=None)
-
-
-# Who may be stopped ---------------------------------------------------------------------------------------------------
-
-
-def _eligible(gang: PendingGang, site: Site, *, lacking: float) -> Iterator[Victim]:
-    scratch, request = site.scratch, site.request
-    policy, now = scratch.policy, scratch.now
-    budgets = {tenant.name: tenant.preemptions < policy.tenant_budget for tenant in scratch.snapshot.tenants}
-    for running in site.book.gangs.values():
-        if request.accelerator and running.request.accelerator != request.accelerator:
-            continue
-        reason = _reason(gang, running, request, scratch, reclaim=lacking > 0)
-        if reason is None or running.leaving_at is not None:
-            continue
-        if running.preemptions >= policy.job_budget or not budgets.get(running.tenant, True):
-            continue
-        if now - (now if running.started_at is None else running.started_at) < policy.min_run.get(running.qos, 0.0):
-            continue
-        whole = Victim(running, reason, running.nodes, (), loss(running, policy, now))
-        surplus = len(running.nodes) - running.fewest
-        if surplus > 0 and policy.elastic and not running.request.share:
-            kept, freed = running.nodes[: running.fewest], running.nodes[running.fewest :]
-            cost = loss(running, policy, now) * len(kept) / len(running.nodes)
-            shrunk = Victim(running, StopReason.RESIZED, freed, kept, cost)
-            yield min(whole, shrunk, key=lambda victim: victim.density)
-        else:
-            yield whole
-
-
-def _reason(
-    gang: PendingGang, running: RunningGang, request: Request, scratch: Scratch, *, reclaim: bool
-) -> StopReason | None:
-    """Why the running gang would have to leave for the other one, or None where it need not."""
-    if running.qos is QoS.GUARANTEED:
-        return None
-    if reclaim:
-        borrows = scratch.quotas.borrowed(running.tenant, request.accelerator) > 0
-        same = scratch.quotas.same_cohort(gang.tenant, running.tenant)
-        return StopReason.RECLAIMED if borrows and same else None
-    return StopReason.PREEMPTED if QOS_ORDER[gang.qos] < QOS_ORDER[running.qos] else None
 
 
 # Where ----------------------------------------------------------------------------------------------------------------
@@ -197,8 +202,9 @@ def _reason(
 def _domains(site: Site, victims: Sequence[Victim]) -> Iterator[Bools]:
     """Node sets of the narrowest level in which the gang would fit if all victims left; the emptiest first."""
     book, workers, policy = site.book, site.workers, site.scratch.policy
-    emptied = _without(book, victims).look(site.request, site.access).capacities
-    now = book.look(site.request, site.access).capacities
+    usable = site.usable
+    emptied = np.where(usable, without(book, victims).fitting(site.request), 0)
+    now = np.where(usable, book.fitting(site.request), 0)
     levels = LEVELS if policy.topology and policy.cell_stage == "helios" else ()
     if emptied.max(initial=0) >= workers:
         rows = np.flatnonzero(emptied >= workers)
@@ -218,7 +224,8 @@ def _domains(site: Site, victims: Sequence[Victim]) -> Iterator[Bools]:
         yield np.ones(len(emptied), dtype=np.bool_)
 
 
-def _without(book: Book, victims: Sequence[Victim]) -> Book:
+def without(book: Book, victims: Sequence[Victim]) -> Book:
+    """What would be free without them."""
     emptied = book.copy()
     for victim in victims:
         _free(emptied, victim)
@@ -237,7 +244,7 @@ def _enough(site: Site, inside: Bools, victims: Sequence[Victim], lacking: float
     tally = _Tally(site, inside, lacking)
     useful = [victim for victim in victims if tally.touches(victim)]
     chosen: dict[str, Victim] = {}
-    for victim in sorted(useful, key=lambda one: (-QOS_ORDER[one.gang.qos], one.density, one.gang.uid)):
+    for victim in sorted(useful, key=lambda one: one.order):
         if tally.enough():
             break
         tally.count(victim)
@@ -258,7 +265,7 @@ class _Tally:
 
     def __init__(self, site: Site, inside: Bools, lacking: float) -> None:
         self._book, self._request = site.book.copy(), site.request
-        self._inside = inside & site.book.layout.usable(site.access)
+        self._inside = inside & site.usable
         self._rows = site.book.layout.rows
         self._names = {site.book.layout.names[row] for row in np.flatnonzero(self._inside)}
         self._needed, self._lacking = site.workers, lacking

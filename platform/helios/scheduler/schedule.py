@@ -12,7 +12,7 @@ from helios.scheduler.elastic import grow
 from helios.scheduler.global_stage import choose, expected_end
 from helios.scheduler.lines import Shape
 from helios.scheduler.policy import Policy
-from helios.scheduler.preemption import plan
+from helios.scheduler.preemption import Rooms
 from helios.scheduler.queue import Head, Queue
 from helios.scheduler.quota import Allowance
 from helios.scheduler.scratch import Scratch
@@ -21,6 +21,8 @@ from helios.scheduler.verdicts import nowhere
 
 DEFAULT = Policy()
 GAIN_HORIZON = 6 * 3600.0
+"""Seconds of waiting that are counted at most."""
+UNFORESEEN = 3600.0
 """Seconds of waiting that are counted where nothing says when a gang would start otherwise."""
 
 
@@ -45,7 +47,7 @@ def schedule(snapshot: Snapshot, policy: Policy = DEFAULT) -> "Cycle":
         #    free resources only shrink: what had no place has none, and nobody else of that shape is looked at.
         else:
             cycle.reserve(head)
-    # 6. At most one gang a cycle has room made for it, by stopping others or by moving them.
+    # 6. For some of those room is made, by stopping others or by moving them: one plan after the other, each tried out.
     cycle.make_room()
     # 7. What nobody waits for goes to gangs that can grow.
     cycle.grow()
@@ -58,7 +60,7 @@ class Cycle:
 
     Attributes:
         admits: in the order in which they were given their places.
-        changes: what running gangs are asked to do, all for the same beneficiary but for those that grow.
+        changes: what running gangs are asked to do.
         reservations: places that are kept, with their expected times.
         next_look: when time alone changes what is decided; infinity where nothing will.
     """
@@ -170,24 +172,29 @@ class _Running:
         self.refuse(head)
 
     def make_room(self) -> None:
-        """For the first in the queue for which that is possible and worth it."""
+        """For the first in the queue for which that is possible and worth it; one token, one gang."""
         policy, now, last = self.policy, self.snapshot.now, self.snapshot.last_preemption
         if not policy.preemption or (last is not None and now - last < policy.preemption_gap):
             return
+        rooms, granted = Rooms(self.scratch), 0
         for head, reservation, lacking in self.hopeful[: policy.preemption_tries]:
+            if granted == policy.preemption_tokens:
+                return
             gang = head.gang
             soon = reservation is not None and reservation.at <= now + policy.leaving
             if soon or now - gang.submitted_at < policy.preempt_after.get(gang.qos, 0.0):
                 continue
-            wait = min(GAIN_HORIZON, reservation.at - now) if reservation else GAIN_HORIZON
-            gain = head.shape.devices * wait
-            found = plan(gang, head.shape, self.scratch, lacking=lacking)
-            if found is not None and (found.cost < gain or gang.qos in policy.at_any_cost):
-                self.changes = list(found.changes(gang))
-            elif policy.defragmentation and not lacking:
-                self.changes = list(defragment(gang, head.shape, self.scratch, gain=gain))
-            if self.changes:
-                return
+            wait = min(GAIN_HORIZON, reservation.at - now) if reservation else UNFORESEEN
+            gain = head.shape.devices * wait * policy.urgency.get(gang.qos, 1.0)
+            found = rooms.plan(gang, head.shape, lacking=lacking)
+            if found is None or (found.cost >= gain and gang.qos not in policy.at_any_cost):
+                found = None
+                if policy.defragmentation and not lacking:
+                    found = defragment(gang, head.shape, rooms, self.scratch, gain=gain)
+            if found is not None:
+                rooms.grant(found)
+                self.changes += found.changes(gang)
+                granted += 1
 
     def grow(self) -> None:
         if self.policy.elastic:

@@ -84,6 +84,11 @@ class Scratch:
         """Nothing that would be in its way is placed there from now on."""
         self.kept.setdefault(cell, []).append(kept)
 
+    def reserved(self, cell: str, uid: str) -> frozenset[str]:
+        """Nodes there that are reserved for other gangs than that one."""
+        found = (kept.reservation for kept in self.kept.get(cell, ()) if kept.reservation is not None)
+        return frozenset(node for reservation in found if reservation.uid != uid for node in reservation.nodes)
+
     def in_the_way(self, cell: str, shape: Shape, *, ends_at: float) -> Iterator[Kept]:
         """What a gang of that shape that ends then has to leave alone."""
         for kept in self.kept.get(cell, ()):

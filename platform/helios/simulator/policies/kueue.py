@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 from helios.scheduler import PendingGang, Preempt, RunningGang, Snapshot, StopReason
 from helios.scheduler.lines import Shape, shape_of
-from helios.scheduler.preemption import Site, Victim, plan_among, sites
+from helios.scheduler.preemption import Rooms, Site, plan_among
 from helios.scheduler.queue import QOS_ORDER
 from helios.scheduler.scratch import Scratch
+from helios.scheduler.victims import Victim
 from helios.simulator.policies.serving import CONTROL, Decisions, by_class, in_order, place
 from helios.spec import QoS
 
@@ -50,7 +51,7 @@ class Kueue:
 
 
 def _preempt(gang: PendingGang, shape: Shape, scratch: Scratch, lacking: float) -> Iterator[Preempt]:
-    for site in sites(shape, scratch):
+    for site in Rooms(scratch).sites(gang, shape):
         leaving = sum(one.held for one in site.book.leaving.values())
         if leaving >= shape.devices:
             return  # room is being made already
@@ -75,4 +76,4 @@ def _candidate(one: RunningGang, gang: PendingGang, site: Site, lacking: float) 
 def _victim(one: RunningGang, scratch: Scratch) -> Victim:
     """As a cost: the latest admitted is the cheapest."""
     ran = scratch.now - (scratch.now if one.started_at is None else one.started_at)
-    return Victim(one, StopReason.PREEMPTED, one.nodes, (), one.held * ran)
+    return Victim(one, StopReason.PREEMPTED, one.nodes, (), one.held * ran, QOS_ORDER[one.qos])
