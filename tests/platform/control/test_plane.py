@@ -3,12 +3,14 @@
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from helios.control import request_cancel, request_delete, request_rerun
+from helios.control.plane import CYCLE_SHARE
 from helios.control.status import request_of
 from helios.errors import ConflictError, NotFoundError, SpecError
 from helios.ports import Phase
@@ -128,6 +130,22 @@ def test_loop_wakes_for_a_submit_and_for_a_report(fleet: Any) -> None:
         stop.set()
         loop.join(10)
     assert not loop.is_alive()
+
+
+def test_scheduler_rests_after_all_that_its_cycle_computed(fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand verdicts that are compared with what was told before are work, too, and requests wait for it."""
+    computes_s = 0.02
+
+    def compare(*_: object) -> None:
+        ends = time.thread_time() + computes_s
+        while time.thread_time() < ends:
+            pass
+
+    monkeypatch.setattr(fleet.plane._reconciler, "carry_out", compare)
+    fleet.job()
+    with ThreadPoolExecutor(1) as pool:
+        fleet.plane.tick(pool)
+    assert fleet.plane._not_before - time.monotonic() > 0.9 * CYCLE_SHARE * computes_s
 
 
 def test_scheduler_that_is_asked_again_while_it_rests_is_waited_for(fleet: Any) -> None:
