@@ -131,12 +131,18 @@ def _workers(record: Record) -> tuple[int, int]:
 
 
 def _checkpointed(facts: Mapping[str, Any]) -> float:
-    """GiB of its last checkpoint, as the job says; one GiB where it wrote some and did not say how large."""
-    progress = facts.get("progress", {})
-    size = progress.get("checkpoint_bytes")
-    if isinstance(size, int | float) and not isinstance(size, bool) and 0 < size < 2.0**60:
-        return float(size) / GIB
-    return 1.0 if "checkpointedAt" in facts else 0.0
+    """GiB that another cell than its last one would wait for.
+
+    Buckets are not shared: elsewhere a job begins anew. So what it would do again counts as if that were its
+    checkpoint's way, at the GiB a second that a cell takes in; or the checkpoint's size, as the job says, where that is
+    more.
+    """
+    if "checkpointedAt" not in facts or "startedAt" not in facts:
+        return 0.0
+    kept = seconds(facts["checkpointedAt"]) - seconds(facts["startedAt"])
+    size = facts.get("progress", {}).get("checkpoint_bytes")
+    known = isinstance(size, int | float) and not isinstance(size, bool) and 0 < size < 2.0**60
+    return max(1.0, kept, float(size) / GIB if known else 0.0)
 
 
 def _spread(record: Record) -> str:

@@ -138,9 +138,10 @@ Reason = Annotated[str, Matching(r"^[A-Z][A-Za-z0-9]{0,62}$", "a reason in Camel
 class Retry(Model):
     """What happens when a job's program fails.
 
-    What is no failure of the program takes no retry: a stop of its cell (`Stopped`), a preemption (`Preempted`), a
-    drain (`Drained`), a lost node or engine (`NodeLost`, `EngineLost`), a start that the cell had no room for
-    (`CapacityError`) or that left no trace (`StartLost`). All restarts together end at 100.
+    What is no failure of the program takes no retry: a stop of its cell (`Stopped`), a preemption (`Preempted`,
+    `Reclaimed`), a move or another number of workers (`Defragmented`, `Resized`), a drain (`Drained`), a lost node or
+    engine (`NodeLost`, `EngineLost`), a start that the cell had no room for (`CapacityError`) or that left no trace
+    (`StartLost`). All restarts together end at 100.
     """
 
     max_retries: Integer = Field(default=3, ge=0, le=1000)

@@ -86,12 +86,15 @@ def test_a_waiting_job_is_shown_with_all_that_it_says() -> None:
     )
     counts = {"Preempted": 2, "NodeLost": 1, "Reclaimed": 1}
     progress = {"checkpoint_step": 250, "total_steps": 1000, "checkpoint_bytes": 3 * 2**30}
-    gang = shown(record.with_status(lastCell="east", lastEnd="NodeLost", restartReasons=counts, progress=progress))
+    began = {"startedAt": timestamp(NOW), "lastCell": "east", "lastEnd": "NodeLost", "restartReasons": counts}
+    gang = shown(record.with_status(**began, progress=progress, checkpointedAt=timestamp(NOW + 2)))
     assert isinstance(gang, PendingGang)
     assert (gang.request.share, gang.alternatives[0].accelerators) == (500, 2)
     assert (gang.capacity_types, gang.data) == ((CapacityType.RESERVED,), (("east", 512.0),))
     assert gang.estimate == pytest.approx(6 * 3600 * 0.75)
     assert (gang.home, gang.checkpointed, gang.recovering, gang.preemptions) == ("east", 3.0, True, 3)
+    longer = shown(record.with_status(**began, progress=progress, checkpointedAt=timestamp(NOW + 7200)))
+    assert longer.checkpointed == 7200  # elsewhere it would begin anew
 
 
 def test_without_an_estimate_its_longest_run_stands_for_one() -> None:
