@@ -77,6 +77,11 @@ class Jobs:
         return ~np.isnan(self.ended_s)
 
     @cached_property
+    def ends(self) -> Bools:
+        """Whether it ends by itself at all; a service does not, and has no completion time."""
+        return np.isfinite(self.run_s) | self.ended
+
+    @cached_property
     def started(self) -> Bools:
         return ~np.isnan(self.started_s)
 

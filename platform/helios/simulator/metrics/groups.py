@@ -18,11 +18,11 @@ class Group:
     flatters whoever starves the long ones.
 
     Attributes:
-        completion: from submission to the end (JCT).
+        completion: from submission to the end (JCT); services, which have none, are in neither of the two.
         delay: in the queue, all waits of a job together.
         attainment: share that kept its class's objective; NaN where the group is empty.
         undecided: jobs that the run's end keeps us from judging; they are not counted as kept.
-        unfinished: jobs without an end.
+        unfinished: jobs without an end, services left out.
         unfinished_held: device-seconds that they were given.
         unfinished_left: device-seconds of work that they still need at least.
         preemptions: a job.
@@ -58,12 +58,12 @@ class Group:
 
 def group(jobs: Jobs, kept: Bools, undecided: Bools) -> Group:
     """Metrics of these jobs, with the verdicts of `attained` on them."""
-    ended, open_ = jobs.ended, ~jobs.ended
+    ended, open_ = jobs.ended, jobs.ends & ~jobs.ended
     wide = jobs.started & (jobs.gpus > 1)
-    left = np.maximum(0.0, jobs.run_s * jobs.gpus - jobs.productive)
+    left = np.maximum(0.0, jobs.run_s[open_] * jobs.gpus[open_] - jobs.productive[open_])
     return Group(
         jobs=len(jobs),
-        completion=Distribution.of(jobs.completion_s),
+        completion=Distribution.of(jobs.completion_s[jobs.ends]),
         completion_ended=Distribution.of(jobs.completion_s[ended]),
         delay=Distribution.of(jobs.delay_s),
         delay_ended=Distribution.of(jobs.delay_s[ended]),
@@ -71,7 +71,7 @@ def group(jobs: Jobs, kept: Bools, undecided: Bools) -> Group:
         undecided=int(undecided.sum()),
         unfinished=int(open_.sum()),
         unfinished_held=float(jobs.held[open_].sum()),
-        unfinished_left=float(left[open_].sum()),
+        unfinished_left=float(left.sum()),
         preemptions=_mean(jobs.preemptions),
         restarts=_mean(jobs.restarts),
         cross_rack=_mean(jobs.racks[wide] > 1),

@@ -69,8 +69,10 @@ class Objectives:
 
 
 def slowdown(jobs: Jobs, shortest_run_s: float) -> Floats:
-    """Completion time over run time, at least 1; of an unfinished job the least that it can still become."""
-    return np.maximum(1.0, jobs.completion_s / np.maximum(jobs.run_s, shortest_run_s))
+    """Completion time over run time, at least 1; of an unfinished job the least that it can become, 1 if endless."""
+    stretch = np.ones(len(jobs))
+    np.divide(jobs.completion_s, np.maximum(jobs.run_s, shortest_run_s), out=stretch, where=jobs.ends)
+    return np.maximum(1.0, stretch)
 
 
 def attained(jobs: Jobs, objectives: Objectives) -> tuple[Bools, Bools]:

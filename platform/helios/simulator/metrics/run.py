@@ -65,6 +65,7 @@ def measure(
     jobs = jobs_of(result) if jobs is None else jobs
     fleet = fleet_of(result)
     measured = jobs.where(jobs.measured)
+    ending = jobs.where(jobs.ends)
     kept, undecided = attained(measured, objectives or Objectives())
 
     def part(mask: np.ndarray) -> Group:
@@ -84,10 +85,10 @@ def measure(
         tenants={name: part(np.asarray(measured.tenant == name)) for name in names},
         rates=rates(jobs, fleet),
         cells=cell_rates(fleet),
-        fairness=fairness(jobs, quotas, devices, tolerance=tolerance)
+        fairness=fairness(ending, quotas, devices, tolerance=tolerance)
         if alone is None
-        else against(jobs, alone, quotas, tolerance=tolerance),
-        bounds=bounds(measured, result.load, float(fleet.healthy.sum(axis=1).max())),
+        else against(ending, alone, quotas, tolerance=tolerance),
+        bounds=bounds(ending.where(ending.measured), result.load, float(fleet.healthy.sum(axis=1).max())),
         devices=devices,
         cycle_s=result.scheduling_s / result.cycles if result.cycles else math.nan,
     )

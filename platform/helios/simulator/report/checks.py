@@ -36,20 +36,16 @@ def _doubts(run: RunMetrics) -> Iterator[str]:
 
 
 def above_load(runs: Runs) -> str:
-    """How many runs' measured jobs had more productive device time than was offered, in a sentence; empty if none."""
-    above = [(_used(run) / max(run.load, 1e-9), run) for run in runs.runs if _used(run) > run.load * (1 + ABOVE_LOAD)]
+    """How many runs had more productive device time in the window than its load, in a sentence; empty if none."""
+    above = [run for run in runs.runs if run.rates.productive > run.load * (1 + ABOVE_LOAD)]
     if not above:
         return ""
-    _, most = max(above, key=lambda each: each[0])
+    most = max(above, key=lambda run: run.rates.productive - run.load)
     return (
-        f"In {len(above)} of {len(runs.runs)} runs the jobs of the window had more productive device time than their "
-        f"load offers, at most {_used(most):.3f} of the fleet's ({_name(most)}). A window can hold more work than the "
-        "load that it was drawn for, and slow devices and small elastic gangs take longer for the same work."
+        f"In {len(above)} of {len(runs.runs)} runs more of the device time of the window was productive than its load "
+        f"offers, at most {written(most.rates.productive, Unit.SHARE)} ({_name(most)}): work was done that had waited "
+        "since before the window, or it was done on slow devices or by small elastic gangs, which take longer for it."
     )
-
-
-def _used(run: RunMetrics) -> float:
-    return run.jobs.productive / (run.devices * (run.window[1] - run.window[0]))
 
 
 def _name(run: RunMetrics) -> str:

@@ -94,13 +94,13 @@ def _single(runs: Runs, shown: Figure, title: str) -> Plot:
 def _curves(axes: Axes, runs: Runs, shown: Figure) -> None:
     policies = runs.roles.compared(runs.policies)
     drawn = strokes(policies, runs.roles)
-    spread = 0.12 * min(np.diff(runs.loads), default=0.1) / max(1, len(policies))
+    spread = min(0.004, 0.12 * min(np.diff(runs.loads), default=0.1) / max(1, len(policies)))
     for number, policy in enumerate(policies):
         found = {load: runs.estimate(policy, shown, load) for load in runs.loads}
         found = {load: each for load, each in found.items() if not math.isnan(each.value)}
         if found:
             _curve(axes, policy, drawn[policy], found, shift=(number - len(policies) / 2) * spread, shown=shown)
-    axes.set_xlabel("offered load (work submitted over capacity)")
+    axes.set_xlabel("load (demand without any wait over capacity)")
     if shown.unit is Unit.SECONDS:
         axes.set_yscale("log")
     else:

@@ -95,7 +95,7 @@ def _said(pictures: Sequence[Picture]) -> str:
             f"{written(float(means[high]), Unit.SHARE)} ({picture.cells[high]})"
         )
     return (
-        f"Load {first.load:g}, seed {first.seed}. Bright is full; broken lines bound the measured window. Cells that "
+        f"Load {first.load:.2f}, seed {first.seed}. Bright is full; broken lines bound the measured window. Cells that "
         f"are dark while others are bright are what a global stage could have used. In the window, cells are allocated "
         + "; ".join(parts)
         + "."

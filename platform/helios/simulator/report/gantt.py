@@ -43,7 +43,7 @@ def gantt(picture: Picture) -> Plot:
         )
 
     caption = (
-        f"{picture.policy}, load {picture.load:g}, seed {picture.seed}: the middle "
+        f"{picture.policy}, load {picture.load:.2f}, seed {picture.seed}: the middle "
         f"{written(until - since, Unit.SECONDS)} of the window. Each band is a cell, as high as it has devices (in "
         "brackets); each box is one stay of a gang, as high as the devices that it holds, with white edges. What "
         "stays grey is free or broken. Where a gang sits within its band says nothing about nodes."

@@ -145,6 +145,18 @@ def test_lost_time_of_a_group(make_job: MakeJob, make_run: MakeRun) -> None:
     assert group.lost == 15
 
 
+def test_a_service_has_a_wait_and_no_completion_time(make_job: MakeJob, make_run: MakeRun) -> None:
+    """What never ends is not unfinished, and leaves completion times and bounds of the others alone."""
+    service = make_job(qos=QoS.GUARANTEED, wait=20, run=math.inf, ended_s=None, productive=900.0)
+    metrics = measure(make_run([service, make_job(wait=10, run=100)], quotas={"a": 1.0}))
+    assert metrics.jobs.completion.mean == 110
+    assert metrics.jobs.unfinished == 0
+    assert metrics.classes[QoS.GUARANTEED].delay.mean == 20
+    assert metrics.classes[QoS.GUARANTEED].attainment == 1
+    assert metrics.bounds.run_s == 100
+    assert metrics.fairness.rho.n == 1
+
+
 def test_a_run_without_jobs_has_no_figures(make_run: MakeRun) -> None:
     """Nothing submitted is no zero delay."""
     assert math.isnan(measure(make_run()).jobs.completion.mean)

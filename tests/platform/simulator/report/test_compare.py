@@ -97,7 +97,7 @@ def test_generated_runs_are_beyond_doubt(written: Any) -> None:
 
 def test_more_work_than_was_offered_is_said_once(make_runs: MakeRuns) -> None:
     """In one sentence with the run in which it is most."""
-    runs = make_runs({"helios": {0.85: [{"jobs": {"productive": 1e12}}, {"jobs": {"productive": 0.0}}]}})
+    runs = make_runs({"helios": {0.85: [{"rates": {"productive": each}} for each in (0.9, 0.95, 0.86)]}})
     said = checks.above_load(runs)
-    assert said.startswith("In 1 of 2 runs")
-    assert "helios, load 0.85, seed 0" in said
+    assert said.startswith("In 2 of 3 runs")
+    assert "95.0% (helios, load 0.85, seed 1)" in said

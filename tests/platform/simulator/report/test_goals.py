@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from helios.simulator import policies
 from helios.simulator.metrics import Objectives
-from helios.simulator.report import Goal, Verdict, goals
+from helios.simulator.report import Goal, Roles, Verdict, goals
 from helios.simulator.report.runs import Runs
 from helios.spec import QoS
 
@@ -99,3 +100,11 @@ def test_highest_load_against_the_control(make_runs: MakeRuns) -> None:
     assert goal.verdict is Verdict.REACHED
     assert goal.ours == "0.900 or more"
     assert "control: standard is missed first" in goal.limit
+
+
+def test_parts_are_played_by_policies_that_exist() -> None:
+    """The names that a report goes by without being told are those of the simulator's policies."""
+    roles = Roles()
+    named = {roles.ours, roles.control, roles.ours_first, roles.ours_second, roles.neither, *roles.ablations}
+    assert named <= set(policies.NAMES)
+    assert roles.oracles == policies.ORACLES
