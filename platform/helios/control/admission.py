@@ -169,12 +169,17 @@ def _unknown_cells(document: Job | Curriculum | Service, look: Look, known: Reco
 
 
 def _placements(document: Job | Curriculum | Service) -> Iterable[tuple[str, list[str]]]:
+    """Cells that a document names, with the field that names them: those that may run it, and where its data is."""
     if isinstance(document, Curriculum):
-        yield "spec.defaults.placement.cells", document.spec.defaults.placement.cells
-        for index, stage in enumerate(document.spec.stages):
-            yield f"spec.stages[{index}].placement.cells", stage.placement.cells
+        found = {"spec.defaults.placement": document.spec.defaults.placement}
+        found |= {
+            f"spec.stages[{index}].placement": stage.placement for index, stage in enumerate(document.spec.stages)
+        }
     else:
-        yield "spec.placement.cells", document.spec.placement.cells
+        found = {"spec.placement": document.spec.placement}
+    for field, placement in found.items():
+        yield f"{field}.cells", placement.cells
+        yield f"{field}.data", [source.cell for source in placement.data]
 
 
 def _not_while_running(document: Job | Curriculum, current: Record) -> None:

@@ -170,7 +170,7 @@ def _running(record: Record, place: Mapping[str, Any]) -> RunningGang:
         tuple(place["nodes"]),
         status.held(record),
         tuple(place.get("devices", ())),
-        QoS(spec["qos"]),
+        QoS(spec["qos"]) if record.kind == "Job" else QoS.GUARANTEED,  # what serves is not stopped for others
         spec["priority"] if record.kind == "Job" else 0,
         started_at=started_at,
         checkpointed_at=_saved_at(facts, started_at),

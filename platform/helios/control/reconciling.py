@@ -41,7 +41,7 @@ SLOWEST_PROGRESS_S = 100.0
 """Written at least so often: a job that seems silent for longer would count as idle."""
 MARKED_A_CYCLE = 500
 """Records that are told in one cycle why they wait; the rest in the next ones."""
-
+_AT_WORK = frozenset({JobState.ADMITTED, JobState.STARTING, JobState.RUNNING})
 _log = logging.getLogger(__name__)
 
 
@@ -378,11 +378,13 @@ class Reconciler:
             self._guarded(record, lambda record: self._write_change(record, change))
 
     def _write_change(self, record: Record, change: Change) -> None:
-        """Tell a gang to leave; not where it moved since the look that the decision is from."""
-        machine, place = JobMachine(record, self._clock.now()), placement(record)
-        runs = machine.state in {JobState.ADMITTED, JobState.STARTING, JobState.RUNNING} and machine.stopping is None
-        if record.kind != "Job" or place is None or place["cell"] != change.cell or not runs or record.deleting:
+        """Tell a gang to leave; not where it moved since the look that the decision is from, or cannot be told."""
+        place, found = placement(record), self._mirror.find("Cell", change.cell)
+        asked_to_end = record.deleting or record.status.get("cancelRequested") or record.status.get("stop")
+        here = place is not None and place["cell"] == change.cell and found is not None and cell.is_reachable(found)
+        if record.kind != "Job" or not here or asked_to_end or record.state not in _AT_WORK:
             return
+        machine = JobMachine(record, self._clock.now())
         machine.make_room(change, grace_s=self._specs.job(record).checkpoint.grace)
         self._save(record, machine.record, machine.events)
 
