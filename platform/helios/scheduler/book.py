@@ -172,6 +172,15 @@ class Book:
         twin._shared = {key: devices.copy() for key, devices in self._shared.items()}  # noqa: SLF001 - its own class
         return twin
 
+    def bare(self) -> "Book":
+        """A copy for trying things out: what is free may be changed in it, and the gangs are those of the original."""
+        twin = copy.copy(self)
+        twin.millicpus, twin.memory = self.millicpus.copy(), self.memory.copy()
+        twin.free = {kind: free.copy() for kind, free in self.free.items()}
+        twin._shared = {key: devices.copy() for key, devices in self._shared.items()}  # noqa: SLF001 - its own class
+        twin._looks, twin._used = {}, {}  # noqa: SLF001 - its own class
+        return twin
+
     # Entries ----------------------------------------------------------------------------------------------------------
 
     def enter(self, gang: RunningGang) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from helios.scheduler.lines import Shape
 from helios.scheduler.scratch import Kept, Scratch
 from helios.scheduler.snapshot import PendingGang, Request
 from helios.scheduler.verdicts import closed
-from helios.scheduler.victims import Victim, for_class, for_owner
+from helios.scheduler.victims import Stoppable, Victim, for_owner, stoppable
 
 CELLS = 3
 """Cells that are tried, those first where most of the gang fits already."""
@@ -95,7 +96,8 @@ class Rooms:
         self._scratch = scratch
         self._books: dict[str, Book] = {}
         self._granted: set[str] = set()
-        self._ranked: dict[tuple[object, ...], list[Victim]] = {}
+        self._known: dict[tuple[str, str], list[Stoppable]] = {}
+        self._ranked: dict[str, list[tuple[tuple[float, bool, float, str], Stoppable]]] = {}
 
     def plan(self, gang: PendingGang, shape: Shape, *, lacking: float = 0.0) -> Plan | None:
         """The cheapest way to make room by stopping others; None where none may be, or where it would be no use.
@@ -111,8 +113,13 @@ class Rooms:
         plans = []
         for site in sorted(sites, key=lambda site: (-site.fits, site.book.cell.name))[:CELLS]:
             book, scratch = site.book, self._scratch
-            victims = for_owner(book, gang, scratch) if lacking else for_class(book, shape, scratch)
-            free = (victim for victim in victims if victim.gang.uid not in self._granted)
+            known = self._stoppable(book.cell.name, shape.request.accelerator)
+            victims = (
+                for_owner(scratch.book(book.cell.name), gang, scratch)
+                if lacking
+                else (one.for_class(shape) for one in known)
+            )
+            free = (victim for victim in victims if victim is not None and victim.gang.uid not in self._granted)
             found = plan_among(free, site, lacking=lacking)
             plans += [found] if found is not None else []
         return min(plans, key=lambda one: (one.cost, one.fit.cell), default=None)
@@ -149,16 +156,30 @@ class Rooms:
     def _book(self, cell: str) -> Book:
         return self._books.get(cell) or self._scratch.book(cell)
 
+    def _stoppable(self, cell: str, accelerator: str) -> list[Stoppable]:
+        """Who may be asked for room there; found once a cycle."""
+        key = (cell, accelerator)
+        if key not in self._known:
+            self._known[key] = list(stoppable(self._scratch.book(cell), accelerator, self._scratch))
+        return self._known[key]
+
     def _one_for_one(self, shape: Shape, sites: dict[str, Site]) -> Plan | None:
         """For a gang of one worker: the cheapest of all gangs whose leaving is enough."""
-        key = (shape.qos, shape.request.accelerator, shape.estimate)
-        if key not in self._ranked:
-            books = [self._scratch.book(cell.name) for cell in self._scratch.cells]
-            found = [victim for book in books for victim in for_class(book, shape, self._scratch)]
-            self._ranked[key] = sorted(found, key=lambda victim: victim.order)
-        for victim in self._ranked[key]:
-            site = sites.get(victim.gang.cell)
-            if site is None or victim.gang.uid in self._granted or victim.gang.request.share:
+        kind = shape.request.accelerator
+        if kind not in self._ranked:
+            everyone = (one for cell in self._scratch.cells for one in self._stoppable(cell.name, kind))
+            ranked = [
+                (one.whole.order if one.shrunk is None else min(one.whole.order, one.shrunk.order), one)
+                for one in everyone
+            ]
+            self._ranked[kind] = sorted(ranked, key=itemgetter(0))
+        for _, one in self._ranked[kind]:
+            gang = one.whole.gang
+            site = sites.get(gang.cell)
+            if site is None or gang.uid in self._granted or gang.request.share:
+                continue
+            victim = one.for_class(shape)
+            if victim is None:
                 continue
             if _holds_after(site, victim):
                 fit = site.place(without(site.book, [victim]))
@@ -226,7 +247,7 @@ def _domains(site: Site, victims: Sequence[Victim]) -> Iterator[Bools]:
 
 def without(book: Book, victims: Sequence[Victim]) -> Book:
     """What would be free without them."""
-    emptied = book.copy()
+    emptied = book.bare()
     for victim in victims:
         _free(emptied, victim)
     return emptied
@@ -264,7 +285,7 @@ class _Tally:
     """Workers that fit inside a domain while gangs leave it."""
 
     def __init__(self, site: Site, inside: Bools, lacking: float) -> None:
-        self._book, self._request = site.book.copy(), site.request
+        self._book, self._request = site.book.bare(), site.request
         self._inside = inside & site.usable
         self._rows = site.book.layout.rows
         self._names = {site.book.layout.names[row] for row in np.flatnonzero(self._inside)}

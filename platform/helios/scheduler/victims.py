@@ -30,7 +30,8 @@ class Victim:
         freed: nodes that its leaving workers are on; all of its nodes, or those of a shrinking gang's surplus.
         kept: nodes that it goes on with; empty where it leaves as a whole.
         cost: device-seconds that are lost.
-        rank: of its class; the highest is stopped first.
+        order: who is stopped first has the lowest: the lowest class, of that who has run for the policy's `young`,
+            of those whose devices come free at the least cost.
     """
 
     gang: RunningGang
@@ -38,28 +39,65 @@ class Victim:
     freed: tuple[str, ...]
     kept: tuple[str, ...]
     cost: float
-    rank: int = 0
+    order: tuple[float, bool, float, str]
 
     @property
     def devices(self) -> tuple[int, ...]:
         """Of its leaving workers, where they share devices."""
         return self.gang.devices if len(self.freed) == len(self.gang.nodes) else ()
 
-    @property
-    def density(self) -> float:
-        """Cost of a device that comes free."""
-        return self.cost / max(1e-9, len(self.freed) * self.gang.request.devices)
 
-    @property
-    def order(self) -> tuple[float, float, str]:
-        """Who is stopped first has the lowest."""
-        return (-self.rank, self.density, self.gang.uid)
+@dataclass(frozen=True, slots=True, eq=False)
+class Stoppable:
+    """A running gang that may be asked for room, as a whole or for its surplus.
+
+    Attributes:
+        whole: what it frees when it leaves.
+        shrunk: what it frees when it goes on with its fewest workers; None where it has no more than these.
+        yields_to: a gang of its own class goes before it that takes fewer seconds.
+    """
+
+    whole: Victim
+    shrunk: Victim | None
+    yields_to: float
+
+    def for_class(self, shape: Shape) -> Victim | None:
+        """What it does for a gang of that shape, or None."""
+        whole, shrunk, mine, other = self.whole, self.shrunk, self.whole.gang.qos, shape.qos
+        if QOS_ORDER[other] < QOS_ORDER[mine] or (
+            other is mine and shape.estimate is not None and shape.estimate < self.yields_to
+        ):
+            return whole if shrunk is None else min(whole, shrunk, key=lambda one: one.order)
+        return shrunk if other is mine else None
+
+
+def stoppable(book: Book, accelerator: str, scratch: Scratch) -> Iterator[Stoppable]:
+    """Gangs of a cell that may be asked for room with such devices."""
+    policy, now = scratch.policy, scratch.now
+    for gang in book.gangs.values():
+        if gang.request.accelerator != accelerator or not may_be_stopped(gang, scratch):
+            continue
+        whole, shrunk = victim(gang, StopReason.PREEMPTED, scratch), None
+        if len(gang.nodes) > gang.fewest and policy.elastic and not gang.request.share:
+            kept, freed = gang.nodes[: gang.fewest], gang.nodes[gang.fewest :]
+            cost = whole.cost * len(kept) / len(gang.nodes)
+            shrunk = Victim(gang, StopReason.RESIZED, freed, kept, cost, _order(gang, len(freed), cost, scratch))
+        yields_to = 0.0
+        if gang.qos is QoS.PREEMPTIBLE and policy.least_attained and gang.started_at is not None:
+            # What ran for long has probably as much before it; a short one is through sooner, price included.
+            yields_to = (now - gang.started_at) / policy.least_attained - whole.cost / gang.held
+        yield Stoppable(whole, shrunk, yields_to)
 
 
 def victim(gang: RunningGang, reason: StopReason, scratch: Scratch) -> Victim:
     """The gang as a whole."""
     cost = loss(gang, scratch.policy, scratch.now)
-    return Victim(gang, reason, gang.nodes, (), cost, QOS_ORDER[gang.qos])
+    return Victim(gang, reason, gang.nodes, (), cost, _order(gang, len(gang.nodes), cost, scratch))
+
+
+def _order(gang: RunningGang, freed: int, cost: float, scratch: Scratch) -> tuple[float, bool, float, str]:
+    young = gang.started_at is None or scratch.now - gang.started_at < scratch.policy.young
+    return (-QOS_ORDER[gang.qos], young, cost / max(1e-9, freed * gang.request.devices), gang.uid)
 
 
 def loss(gang: RunningGang, policy: Policy, now: float) -> float:
@@ -78,20 +116,6 @@ def may_be_stopped(gang: RunningGang, scratch: Scratch) -> bool:
     return scratch.quotas.tenant(gang.tenant).preemptions < policy.tenant_budget
 
 
-def for_class(book: Book, shape: Shape, scratch: Scratch) -> Iterator[Victim]:
-    """Gangs of a cell that would leave, or shrink, for a gang of that shape."""
-    kind = shape.request.accelerator
-    for gang in book.gangs.values():
-        if (kind and gang.request.accelerator != kind) or not may_be_stopped(gang, scratch):
-            continue
-        shrunk = _shrunk(gang, scratch)
-        if _leaves_for(gang, shape, scratch):
-            whole = victim(gang, StopReason.PREEMPTED, scratch)
-            yield whole if shrunk is None else min(whole, shrunk, key=lambda one: one.density)
-        elif shrunk is not None and QOS_ORDER[shape.qos] <= QOS_ORDER[gang.qos]:
-            yield shrunk
-
-
 def for_owner(book: Book, gang: PendingGang, scratch: Scratch) -> Iterator[Victim]:
     """Gangs of a cell that hold quota which is the pending gang's tenant's own."""
     kind, quotas = gang.request.accelerator, scratch.quotas
@@ -100,24 +124,3 @@ def for_owner(book: Book, gang: PendingGang, scratch: Scratch) -> Iterator[Victi
             continue
         if quotas.borrowed(running.tenant, kind) > 0 and quotas.same_cohort(gang.tenant, running.tenant):
             yield victim(running, StopReason.RECLAIMED, scratch)
-
-
-def _leaves_for(gang: RunningGang, shape: Shape, scratch: Scratch) -> bool:
-    mine, other = QOS_ORDER[gang.qos], QOS_ORDER[shape.qos]
-    if other != mine or gang.qos is not QoS.PREEMPTIBLE or not scratch.policy.least_attained:
-        return other < mine
-    if shape.estimate is None or gang.started_at is None:
-        return False
-    # What ran for so long has probably as much before it; the other one is through sooner, the stop's price included.
-    ran = scratch.now - gang.started_at
-    since = scratch.policy.default_loss if gang.checkpointed_at is None else scratch.now - gang.checkpointed_at
-    return ran > scratch.policy.least_attained * (shape.estimate + since + gang.restart_s)
-
-
-def _shrunk(gang: RunningGang, scratch: Scratch) -> Victim | None:
-    """The gang without what it has above its minimum; it restarts with the rest."""
-    if len(gang.nodes) <= gang.fewest or not scratch.policy.elastic or gang.request.share:
-        return None
-    kept, freed = gang.nodes[: gang.fewest], gang.nodes[gang.fewest :]
-    cost = loss(gang, scratch.policy, scratch.now) * len(kept) / len(gang.nodes)
-    return Victim(gang, StopReason.RESIZED, freed, kept, cost, QOS_ORDER[gang.qos])
