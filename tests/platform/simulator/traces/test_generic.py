@@ -187,7 +187,7 @@ def test_all_problems_come_at_once_and_the_rest_is_counted(tmp_path: Path) -> No
         ("jobs.csv", b"job_id,submit_s\n\xff", "is not UTF-8 text: byte 0xff"),
         ("jobs.csv.xz", b"plain", "cannot be read: "),
         ("jobs.csv.gz", b"plain", "cannot be read: "),
-        ("jobs.csv.gz", gzip.compress(b"job_id,submit_s")[:-6], "cannot be read: "),
+        ("jobs.csv.gz", gzip.compress(b"job_id,submit_s", mtime=0)[:-6], "cannot be read: "),
         ("jobs.json", b"{}", "expected a file named *.csv, *.csv.xz, *.csv.gz"),
     ],
 )
