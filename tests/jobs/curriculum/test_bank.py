@@ -67,21 +67,24 @@ def test_ranks_pass_by_what_another_is_at(tmp_path: Path) -> None:
     """While one rank is busy with its first file, the other makes all the rest."""
     paths = [tmp_path / str(number) for number in range(4)]
     made: list[str] = []
-    others_done = threading.Event()
+    first_begun, others_done = threading.Event(), threading.Event()
 
     def make(name: str, *, last: bool = False) -> dict[str, torch.Tensor]:
         made.append(name)
-        assert not last or others_done.wait(10)
+        if last:
+            first_begun.set()
+            assert others_done.wait(20)
         if len(made) == len(paths):
             others_done.set()
         return {"x": torch.zeros(1)}
 
     busy = {path: (lambda path=path: make(path.name, last=path is paths[0])) for path in paths}
     threads = [threading.Thread(target=build_together, args=(busy,), kwargs={"rank": rank}) for rank in range(2)]
+    threads[0].start()
+    assert first_begun.wait(20)
+    threads[1].start()
     for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
+        thread.join(30)
     assert sorted(made) == ["0", "1", "2", "3"]
     assert all(path.exists() for path in paths)
 
