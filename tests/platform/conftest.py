@@ -117,21 +117,22 @@ def house(tmp_path: Path) -> Iterator[House]:
     made.apply(
         "Cell", "local", {"provider": "local", "nodePools": [{"name": "m", "capacityType": "reserved", "nodes": 1}]}
     )
-    stop = threading.Event()
+    stop, agent_stop = threading.Event(), threading.Event()
 
     def agent() -> None:
-        while not stop.wait(0.02):
+        while not agent_stop.wait(0.02):
             made.cell.step()
 
-    threads = [threading.Thread(target=plane.run, args=(stop,)), threading.Thread(target=agent)]
-    for thread in threads:
-        thread.start()
+    living, reporting = threading.Thread(target=plane.run, args=(stop,)), threading.Thread(target=agent)
+    living.start()
+    reporting.start()
     made.until("Cell", "local", lambda cell: cell.state == "Ready")
     yield made
     stop.set()
     store.add_events([Event("Cell", "local", "", "TestEnds", "so that nobody waits for a change any more")])
-    for thread in threads:
-        thread.join(10)
+    living.join(10)
+    agent_stop.set()  # after the control plane, which would wait a second for the next report
+    reporting.join(10)
     store.close()
 
 
