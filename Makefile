@@ -18,8 +18,10 @@ help:  ## list the targets
 quickstart: $(VENV)/.local system  ## install, start HELIOS, train the five stages, deploy, generate a talking video
 	@PATH="$(CURDIR)/$(BIN):$$PATH" ./quickstart.sh
 
+# Tests wait more than they compute, so there may be more processes than cores; `tests/conftest.py` deals the tests out.
+WORKERS ?= 3
 test: $(VENV)/.dev system system-test  ## run the tests (arguments: ARGS="-k store")
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 check: $(VENV)/.dev  ## lint, types, floors, docs, the wheel
 	$(BIN)/ruff check .
