@@ -32,7 +32,6 @@ class Policy:
         preemption_gap: seconds between two grants, fleet-wide.
         preemption_tokens: gangs for which others are stopped in one cycle; each gets one token.
         urgency: how many lost device-seconds a device-second of a class's wait is worth.
-        young: seconds of run below which a gang may be over soon: of a class, older ones are stopped first.
         least_attained: a `preemptible` gang that ran for so many times what another of its class will take, the price
             of the stop included, makes room for it; 0: never.
         preemption_tries: gangs for which a way is looked for in one cycle.
@@ -72,10 +71,9 @@ class Policy:
     at_any_cost: frozenset[QoS] = frozenset({QoS.GUARANTEED})
     preemption_gap: float = 0.0
     preemption_tokens: int = 16
-    urgency: Mapping[QoS, float] = field(default_factory=lambda: {QoS.STANDARD: 4.0})
-    young: float = 3600.0
+    urgency: Mapping[QoS, float] = field(default_factory=lambda: {QoS.STANDARD: 4.0, QoS.PREEMPTIBLE: 0.25})
     least_attained: float = 1.0
-    preemption_tries: int = 32
+    preemption_tries: int = 64
     leaving: float = 120.0
     job_budget: int = 5
     tenant_budget: int = 1000

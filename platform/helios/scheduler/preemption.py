@@ -72,7 +72,8 @@ class Site:
         """Nodes that the gang could be given."""
         usable, layout = self.book.layout.usable(self.access), self.book.layout
         if self.kept:
-            usable = usable & np.array([name not in self.kept for name in layout.names], dtype=np.bool_)
+            usable = usable.copy()
+            usable[[layout.rows[name] for name in self.kept]] = False
         return usable
 
     @property
@@ -97,7 +98,8 @@ class Rooms:
         self._books: dict[str, Book] = {}
         self._granted: set[str] = set()
         self._known: dict[tuple[str, str], list[Stoppable]] = {}
-        self._ranked: dict[str, list[tuple[tuple[float, bool, float, str], Stoppable]]] = {}
+        self._options: dict[Shape, list[tuple[str, Request, Access]]] = {}
+        self._ranked: dict[str, list[tuple[tuple[float, float, str], Stoppable]]] = {}
 
     def plan(self, gang: PendingGang, shape: Shape, *, lacking: float = 0.0) -> Plan | None:
         """The cheapest way to make room by stopping others; None where none may be, or where it would be no use.
@@ -106,6 +108,8 @@ class Rooms:
             lacking: devices of the gang's own quota that borrowers hold; only they are stopped then.
         """
         sites = self.sites(gang, shape)
+        if not lacking and (over := self._left_over(sites)) is not None:
+            return over
         if not lacking and shape.min_workers == 1 and shape.request.accelerators:
             found = self._one_for_one(shape, {site.book.cell.name: site for site in sites})
             if found is not None:
@@ -128,9 +132,13 @@ class Rooms:
         """They leave, and what comes free is the beneficiary's."""
         cell, fit = plan.fit.cell, plan.fit
         self._granted.update(victim.gang.uid for victim in plan.victims)
-        book = self._books[cell] = without(self._book(cell), plan.victims)
+        if cell not in self._books:
+            self._books[cell] = self._scratch.book(cell).bare()
+            self._scratch.keep(cell, Kept(self._scratch.now, self._books[cell]))
+        book = self._books[cell]
+        for victim in plan.victims:
+            _free(book, victim)
         book.take(fit.request, fit.nodes, fit.devices)
-        self._scratch.keep(cell, Kept(self._scratch.now, book))
 
     def is_granted(self, uid: str) -> bool:
         """Whether that gang leaves already."""
@@ -138,23 +146,31 @@ class Rooms:
 
     def sites(self, gang: PendingGang, shape: Shape) -> list[Site]:
         """Cells, and what a worker may be given there, in which the gang would fit if nothing ran."""
-        scratch, access = self._scratch, access_of(shape, self._scratch.policy)
+        scratch = self._scratch
+        if shape not in self._options:
+            access = access_of(shape, scratch.policy)
+            self._options[shape] = [
+                (cell.name, request, access)
+                for cell in scratch.cells
+                for request in shape.requests
+                if closed(shape, cell) is None and room(cell, request, access) >= shape.min_workers
+            ]
         return [
-            Site(
-                scratch,
-                self._book(cell.name),
-                request,
-                access,
-                shape.min_workers,
-                scratch.reserved(cell.name, gang.uid),
-            )
-            for cell in scratch.cells
-            for request in shape.requests
-            if closed(shape, cell) is None and room(cell, request, access) >= shape.min_workers
+            Site(scratch, self._book(cell), request, access, shape.min_workers, scratch.reserved(cell, gang.uid))
+            for cell, request, access in self._options[shape]
         ]
 
     def _book(self, cell: str) -> Book:
         return self._books.get(cell) or self._scratch.book(cell)
+
+    def _left_over(self, sites: Sequence[Site]) -> Plan | None:
+        """Room that others leave anyway, and that nobody gets yet."""
+        for site in sites:
+            if site.book.cell.name in self._books and site.fits >= site.workers:
+                fit = site.place(site.book)
+                if fit is not None:
+                    return Plan((), fit, 0.0)
+        return None
 
     def _stoppable(self, cell: str, accelerator: str) -> list[Stoppable]:
         """Who may be asked for room there; found once a cycle."""
@@ -181,18 +197,17 @@ class Rooms:
             victim = one.for_class(shape)
             if victim is None:
                 continue
-            if _holds_after(site, victim):
-                fit = site.place(without(site.book, [victim]))
-                if fit is not None:
-                    return Plan((victim,), fit, victim.cost)
+            node = _node_after(site, victim)
+            if node is not None:
+                return Plan((victim,), Fit(site.book.cell.name, site.request, (node,)), victim.cost)
         return None
 
 
-def _holds_after(site: Site, victim: Victim) -> bool:
-    """Whether one of its nodes could hold a worker once it is gone."""
+def _node_after(site: Site, victim: Victim) -> str | None:
+    """One of its nodes that could hold a worker once it is gone, or None."""
     request, held, book = site.request, victim.gang.request, site.book
     rows, usable = book.layout.rows, site.book.layout.usable(site.access)
-    for name in set(victim.freed):
+    for name in dict.fromkeys(victim.freed):
         row = rows.get(name)
         if row is None or not usable[row] or name in site.kept:
             continue
@@ -201,8 +216,8 @@ def _holds_after(site: Site, victim: Victim) -> bool:
         millicpus = book.millicpus[row] + workers * held.millicpus
         memory = book.memory[row] + workers * held.memory
         if devices >= request.accelerators and millicpus >= request.millicpus and memory >= request.memory:
-            return True
-    return False
+            return name
+    return None
 
 
 def plan_among(candidates: Iterable[Victim], site: Site, *, lacking: float = 0.0) -> Plan | None:

@@ -1,6 +1,6 @@
 """One scheduling cycle, on one page."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -12,7 +12,7 @@ from helios.scheduler.elastic import grow
 from helios.scheduler.global_stage import choose, expected_end
 from helios.scheduler.lines import Shape
 from helios.scheduler.policy import Policy
-from helios.scheduler.preemption import Rooms
+from helios.scheduler.preemption import Plan, Rooms
 from helios.scheduler.queue import Head, Queue
 from helios.scheduler.quota import Allowance
 from helios.scheduler.scratch import Scratch
@@ -122,7 +122,7 @@ class _Running:
         self.reservations: list[Reservation] = []
         self.waiting: list[tuple[Shape, tuple[PendingGang, ...], Wait | None]] = []
         self.blocked: dict[str, PendingGang] = {}
-        self.hopeful: list[tuple[Head, Reservation | None, float]] = []
+        self.hopeful: list[tuple[Head, Sequence[PendingGang], Reservation | None, float]] = []
 
     def allowance(self, head: Head) -> Allowance:
         return self.scratch.quotas.allowance(head.gang.tenant, head.shape.request.accelerator)
@@ -154,12 +154,15 @@ class _Running:
             f"{allowance.message}; this needs {needs:g} more" if allowance.nominal is not None else allowance.message
         )
         wait = Wait(head.gang.uid, WaitReason.QUOTA_EXCEEDED, message)
-        self.waiting.append((head.shape, self.queue.close_line(head), wait))
+        left = self.queue.close_line(head)
+        self.waiting.append((head.shape, left, wait))
         if allowance.own >= needs:  # its own is lent out
-            self.hopeful.append((head, None, needs - allowance.devices))
+            self.hopeful.append((head, left[:1], None, needs - allowance.devices))
 
-    def refuse(self, head: Head) -> None:
-        self.waiting.append((head.shape, self.queue.close_shape(head), None))
+    def refuse(self, head: Head) -> tuple[PendingGang, ...]:
+        left = self.queue.close_shape(head)
+        self.waiting.append((head.shape, left, None))
+        return left
 
     def reserve(self, head: Head) -> None:
         self.blocked.setdefault(head.shape.request.accelerator, head.gang)
@@ -168,33 +171,39 @@ class _Running:
             found = reserve(head.gang, head.shape, self.scratch)
             if found is not None:
                 self.reservations.append(found)
-        self.hopeful.append((head, found, 0.0))
-        self.refuse(head)
+        self.hopeful.append((head, self.refuse(head), found, 0.0))
 
     def make_room(self) -> None:
         """For the first in the queue for which that is possible and worth it; one token, one gang."""
         policy, now, last = self.policy, self.snapshot.now, self.snapshot.last_preemption
         if not policy.preemption or (last is not None and now - last < policy.preemption_gap):
             return
-        rooms, granted = Rooms(self.scratch), 0
-        for head, reservation, lacking in self.hopeful[: policy.preemption_tries]:
-            if granted == policy.preemption_tokens:
-                return
-            gang = head.gang
+        rooms, tokens = Rooms(self.scratch), policy.preemption_tokens
+        for head, left, reservation, lacking in self.hopeful[: policy.preemption_tries]:
             soon = reservation is not None and reservation.at <= now + policy.leaving
-            if soon or now - gang.submitted_at < policy.preempt_after.get(gang.qos, 0.0):
+            if soon or now - head.gang.submitted_at < policy.preempt_after.get(head.gang.qos, 0.0):
                 continue
             wait = min(GAIN_HORIZON, reservation.at - now) if reservation else UNFORESEEN
-            gain = head.shape.devices * wait * policy.urgency.get(gang.qos, 1.0)
-            found = rooms.plan(gang, head.shape, lacking=lacking)
-            if found is None or (found.cost >= gain and gang.qos not in policy.at_any_cost):
-                found = None
-                if policy.defragmentation and not lacking:
-                    found = defragment(gang, head.shape, rooms, self.scratch, gain=gain)
-            if found is not None:
-                rooms.grant(found)
-                self.changes += found.changes(gang)
-                granted += 1
+            for gang in left:
+                plan = self._plan(gang, head.shape, rooms, lacking=lacking, wait=wait)
+                if plan is None or not tokens:
+                    break
+                rooms.grant(plan)
+                self.changes += plan.changes(gang)
+                tokens -= bool(plan.victims)
+            if not tokens:
+                return
+
+    def _plan(self, gang: PendingGang, shape: Shape, rooms: Rooms, *, lacking: float, wait: float) -> Plan | None:
+        """How room is made for the gang, where that loses less than its wait is worth."""
+        policy = self.policy
+        gain = shape.devices * wait * policy.urgency.get(gang.qos, 1.0)
+        plan = rooms.plan(gang, shape, lacking=lacking)
+        if plan is not None and (plan.cost < gain or gang.qos in policy.at_any_cost):
+            return plan
+        if policy.defragmentation and not lacking:
+            return defragment(gang, shape, rooms, self.scratch, gain=gain)
+        return None
 
     def grow(self) -> None:
         if self.policy.elastic:

@@ -30,8 +30,7 @@ class Victim:
         freed: nodes that its leaving workers are on; all of its nodes, or those of a shrinking gang's surplus.
         kept: nodes that it goes on with; empty where it leaves as a whole.
         cost: device-seconds that are lost.
-        order: who is stopped first has the lowest: the lowest class, of that who has run for the policy's `young`,
-            of those whose devices come free at the least cost.
+        order: who is stopped first has the lowest: the lowest class, of that whose devices come free at the least cost.
     """
 
     gang: RunningGang
@@ -39,7 +38,7 @@ class Victim:
     freed: tuple[str, ...]
     kept: tuple[str, ...]
     cost: float
-    order: tuple[float, bool, float, str]
+    order: tuple[float, float, str]
 
     @property
     def devices(self) -> tuple[int, ...]:
@@ -81,7 +80,7 @@ def stoppable(book: Book, accelerator: str, scratch: Scratch) -> Iterator[Stoppa
         if len(gang.nodes) > gang.fewest and policy.elastic and not gang.request.share:
             kept, freed = gang.nodes[: gang.fewest], gang.nodes[gang.fewest :]
             cost = whole.cost * len(kept) / len(gang.nodes)
-            shrunk = Victim(gang, StopReason.RESIZED, freed, kept, cost, _order(gang, len(freed), cost, scratch))
+            shrunk = Victim(gang, StopReason.RESIZED, freed, kept, cost, _order(gang, len(freed), cost))
         yields_to = 0.0
         if gang.qos is QoS.PREEMPTIBLE and policy.least_attained and gang.started_at is not None:
             # What ran for long has probably as much before it; a short one is through sooner, price included.
@@ -92,12 +91,11 @@ def stoppable(book: Book, accelerator: str, scratch: Scratch) -> Iterator[Stoppa
 def victim(gang: RunningGang, reason: StopReason, scratch: Scratch) -> Victim:
     """The gang as a whole."""
     cost = loss(gang, scratch.policy, scratch.now)
-    return Victim(gang, reason, gang.nodes, (), cost, _order(gang, len(gang.nodes), cost, scratch))
+    return Victim(gang, reason, gang.nodes, (), cost, _order(gang, len(gang.nodes), cost))
 
 
-def _order(gang: RunningGang, freed: int, cost: float, scratch: Scratch) -> tuple[float, bool, float, str]:
-    young = gang.started_at is None or scratch.now - gang.started_at < scratch.policy.young
-    return (-QOS_ORDER[gang.qos], young, cost / max(1e-9, freed * gang.request.devices), gang.uid)
+def _order(gang: RunningGang, freed: int, cost: float) -> tuple[float, float, str]:
+    return (-QOS_ORDER[gang.qos], cost / max(1e-9, freed * gang.request.devices), gang.uid)
 
 
 def loss(gang: RunningGang, policy: Policy, now: float) -> float:

@@ -76,5 +76,5 @@ def _candidate(one: RunningGang, gang: PendingGang, site: Site, lacking: float) 
 def _victim(one: RunningGang, scratch: Scratch) -> Victim:
     """As a cost: the latest admitted is the cheapest."""
     ran = scratch.now - (scratch.now if one.started_at is None else one.started_at)
-    order = (-QOS_ORDER[one.qos], False, ran, one.uid)
+    order = (-QOS_ORDER[one.qos], ran, one.uid)
     return Victim(one, StopReason.PREEMPTED, one.nodes, (), one.held * ran, order)
