@@ -7,6 +7,7 @@ from helios.scheduler.cell_stage import place
 from helios.scheduler.decisions import Resize, StopReason
 from helios.scheduler.scratch import Scratch
 from helios.scheduler.snapshot import RunningGang
+from helios.spec import QoS
 
 AT_A_TIME = 8
 """Gangs that are grown in one cycle."""
@@ -32,7 +33,8 @@ def grow(scratch: Scratch, wanted: frozenset[str]) -> Iterator[Resize]:
             continue
         extra = resize.nodes[len(gang.nodes) :]
         scratch.owned(cell).take(gang.request, extra)
-        scratch.quotas.take(gang.tenant, gang.request.accelerator, len(extra) * gang.request.devices)
+        if gang.qos is not QoS.PREEMPTIBLE:
+            scratch.quotas.take(gang.tenant, gang.request.accelerator, len(extra) * gang.request.devices)
         yield resize
         grown += 1
         if grown == AT_A_TIME:
@@ -52,7 +54,7 @@ def _grown(gang: RunningGang, book: Book, scratch: Scratch) -> Resize | None:
     capacities = look.capacities
     for kept in scratch.kept.get(book.cell.name, ()):  # what is kept is not idle
         capacities = capacities.clip(max=kept.book.look(gang.request, access).capacities)
-    allowance = scratch.quotas.allowance(gang.tenant, gang.request.accelerator).devices
+    allowance = scratch.quotas.allowance(gang.tenant, gang.request.accelerator, gang.qos).devices
     within = int(min(allowance / gang.request.devices, gang.most)) if gang.request.devices else gang.most
     extra = min(int(capacities.sum()), gang.most - held, within)
     if extra <= 0 or gang.ends_at is None:

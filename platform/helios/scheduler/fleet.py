@@ -8,6 +8,7 @@ from itertools import chain
 from helios.scheduler.book import Book
 from helios.scheduler.lines import Lines, Queued, queued
 from helios.scheduler.snapshot import CellState, Headroom, PendingGang, RunningGang, Snapshot, TenantState
+from helios.spec import QoS
 
 _SUMS = "_sums"
 
@@ -20,7 +21,8 @@ class Sums:
         books: of each cell, by name, with everything entered that runs there; never changed, only copied.
         lines: the queue by what gangs have in common, each by age.
         held: thousandths of devices by (tenant, accelerator) over all cells, those on nodes that no cell shows any more
-            among them; whole numbers, so that the order in which they were added does not matter.
+            among them; whole numbers, so that the order in which they were added does not matter. What `preemptible`
+            work holds is not in it: that needs no quota.
         demand: how many gangs, waiting or running, have workers of so many whole devices, by (accelerator, devices).
     """
 
@@ -165,5 +167,5 @@ def _by_name(cells: tuple[CellState, ...]) -> list[CellState]:
 
 
 def _count(held: Counter[tuple[str, str]], gang: RunningGang, sign: int) -> None:
-    if gang.request.accelerator:
+    if gang.request.accelerator and gang.qos is not QoS.PREEMPTIBLE:
         held[gang.tenant, gang.request.accelerator] += sign * len(gang.nodes) * gang.request.thousandths

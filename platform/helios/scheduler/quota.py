@@ -1,5 +1,8 @@
 """How much a tenant may hold: its nominal quota, and what others of its cohort leave idle and lend.
 
+`preemptible` work needs no quota where its tenant was granted the type at all, and counts against none: it runs on what
+is idle, and leaves when anybody with quota comes.
+
 Of a cohort, together: what is borrowed beyond nominal quotas never exceeds what the lenders leave idle and lend. An
 owner that wants its own back while it is lent out waits for borrowers to leave, and may have them preempted (reclaim).
 """
@@ -9,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from helios.scheduler.snapshot import TenantState
+from helios.spec import QoS
 
 THOUSAND = 1000
 """Held devices are counted in thousandths: whole numbers, so that the order of adding does not matter."""
@@ -95,14 +99,16 @@ class Quotas:
         """Devices that it holds beyond its nominal quota."""
         return self._part(self.tenant(tenant), accelerator)[1] / THOUSAND
 
-    def allowance(self, name: str, accelerator: str) -> Allowance:
-        """What the tenant may add, and what limits it."""
+    def allowance(self, name: str, accelerator: str, qos: QoS = QoS.STANDARD) -> Allowance:
+        """What the tenant may add for work of that class, and what limits it."""
         tenant = self.tenant(name)
         if not accelerator or tenant.quotas is None:
             return UNLIMITED
         quota = tenant.quota(accelerator)
         if quota is None:
             return Allowance(0.0, 0.0, name, accelerator)
+        if qos is QoS.PREEMPTIBLE:
+            return UNLIMITED
         held = self._held.get((name, accelerator), 0)
         own = max(0, quota.nominal * THOUSAND - held)
         if len(self._cohorts.get(tenant.cohort, ())) < 2:

@@ -125,7 +125,7 @@ class _Running:
         self.hopeful: list[tuple[Head, Sequence[PendingGang], Reservation | None, float]] = []
 
     def allowance(self, head: Head) -> Allowance:
-        return self.scratch.quotas.allowance(head.gang.tenant, head.shape.request.accelerator)
+        return self.scratch.quotas.allowance(head.gang.tenant, head.shape.request.accelerator, head.gang.qos)
 
     def is_blocked(self, head: Head) -> bool:
         """Without backfill nobody passes one that waits for the same devices."""

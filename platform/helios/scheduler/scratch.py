@@ -128,7 +128,8 @@ class Scratch:
     def enter(self, gang: RunningGang) -> None:
         """It holds its place; from rooms that are kept for a time that it outlasts it takes too."""
         self.owned(gang.cell).enter(gang)
-        self.quotas.take(gang.tenant, gang.request.accelerator, gang.held)
+        if gang.qos is not QoS.PREEMPTIBLE:
+            self.quotas.take(gang.tenant, gang.request.accelerator, gang.held)
         ends_at = NO_END if gang.ends_at is None else gang.ends_at
         for kept in self.kept.get(gang.cell, ()):
             if ends_at > kept.at:

@@ -120,5 +120,7 @@ def for_owner(book: Book, gang: PendingGang, scratch: Scratch) -> Iterator[Victi
     for running in book.gangs.values():
         if running.request.accelerator != kind or not may_be_stopped(running, scratch):
             continue
+        if running.qos is QoS.PREEMPTIBLE:
+            continue  # it holds nobody's quota
         if quotas.borrowed(running.tenant, kind) > 0 and quotas.same_cohort(gang.tenant, running.tenant):
             yield victim(running, StopReason.RECLAIMED, scratch)

@@ -33,7 +33,7 @@ class Kueue:
         refused: set[tuple[Shape, str]] = set()
         for gang in in_order(snapshot, by_class(lambda gang: gang.submitted_at)):
             shape = shape_of(gang)
-            allowance = scratch.quotas.allowance(gang.tenant, gang.request.accelerator)
+            allowance = scratch.quotas.allowance(gang.tenant, gang.request.accelerator, gang.qos)
             fits = allowance.devices >= shape.devices
             admit = place(scratch, gang, shape) if fits and (shape, "") not in refused else None
             if admit is not None:

@@ -104,7 +104,9 @@ def place(scratch: Scratch, gang: PendingGang, shape: Shape) -> Admit | None:
     if fit is None:
         return None
     ends_at = expected_end(shape, scratch.policy, scratch.now)
-    scratch.enter(RunningGang(gang.uid, gang.tenant, fit.cell, fit.nodes, fit.request, fit.devices, ends_at=ends_at))
+    scratch.enter(
+        RunningGang(gang.uid, gang.tenant, fit.cell, fit.nodes, fit.request, fit.devices, gang.qos, ends_at=ends_at)
+    )
     return Admit(gang.uid, fit.cell, fit.nodes, len(fit.nodes), "placed", fit.request, fit.devices)
 
 
