@@ -6,7 +6,7 @@ from helios.scheduler.book import Access, Book
 from helios.scheduler.cell_stage import place
 from helios.scheduler.decisions import Resize, StopReason
 from helios.scheduler.scratch import Scratch
-from helios.scheduler.snapshot import RunningGang
+from helios.scheduler.snapshot import Readiness, RunningGang
 from helios.spec import QoS
 
 AT_A_TIME = 8
@@ -23,7 +23,7 @@ def grow(scratch: Scratch, wanted: frozenset[str]) -> Iterator[Resize]:
         (cell.name, gang)
         for cell in scratch.cells
         for gang in scratch.book(cell.name).elastic.values()
-        if _may_grow(gang, scratch) and gang.request.accelerator not in wanted
+        if cell.readiness is Readiness.READY and _may_grow(gang, scratch) and gang.request.accelerator not in wanted
     ]
     gangs.sort(key=lambda one: (-(one[1].ends_at or 0.0), one[1].uid))
     grown = 0

@@ -221,11 +221,13 @@ class _Running:
 
     def _next_look(self) -> float:
         """Patience that runs out, a cell that may be asked again, an end that was foreseen."""
-        now = self.snapshot.now
+        now, policy, last = self.snapshot.now, self.policy, self.snapshot.last_preemption
         looks = [self.queue.next_urgent, *(reservation.at for reservation in self.reservations)]
-        looks += [
-            until for shape, gangs, _ in self.waiting if shape.held_off for gang in gangs for _, until in gang.held_off
-        ]
+        looks += [head.gang.submitted_at + policy.preempt_after.get(head.gang.qos, 0.0) for head, *_ in self.hopeful]
+        if self.hopeful and last is not None:
+            looks.append(last + policy.preemption_gap)
+        held_off = (gang for shape, gangs, _ in self.waiting if shape.held_off for gang in gangs)
+        looks += [until for gang in held_off for _, until in gang.held_off]
         return min((look for look in looks if look > now), default=NO_END)
 
 
