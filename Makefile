@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-versi
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test check docs reference format constraints system system-test wheel-test bench-quickstart \
-	bench-long-form bench-train bench-control bench-store bench-submit bench-node-death bench-packing chaos clean
+	bench-long-form bench-train bench-control bench-store bench-submit bench-node-death bench-scheduler bench-packing chaos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 20
@@ -58,6 +58,9 @@ bench-submit: $(VENV)/.dev  ## from `helios submit` to the first line of user co
 
 bench-node-death: $(VENV)/.dev  ## a raylet of a two-node cell is killed: when it is known, when the gang goes on
 	$(BIN)/python benchmarks/node_death.py $(ARGS)
+
+bench-scheduler: $(VENV)/.dev  ## what a scheduling cycle takes: steady churn, cold fill, reclaim, growth with nodes and queue
+	$(BIN)/python benchmarks/scheduler.py $(ARGS)
 
 bench-packing: $(VENV)/.dev  ## GPUs that stay unallocated when a cluster is filled: FGD against other packing (openb trace)
 	$(BIN)/python benchmarks/packing.py $(ARGS)
