@@ -28,6 +28,7 @@ from helios.cli import (
     queued,
     server,
     serving,
+    simulate,
     specs,
     submit,
     tenants,
@@ -42,7 +43,7 @@ MODULES = (
     *(apply, planning, objects),
     *(submit, queued, actions, explain, logs, events),
     *(serving, generate),
-    *(overview, fleet, tenants, usage, tokens, admin, server, agents),
+    *(overview, fleet, tenants, usage, simulate, tokens, admin, server, agents),
 )
 """In the order of `helios --help`."""
 PLUGINS = "helios.commands"

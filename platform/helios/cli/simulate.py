@@ -1,0 +1,299 @@
+"""`helios simulate`: what schedulers would make of a trace, on a virtual clock. Needs no control plane."""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from helios.cli.durations import seconds_in
+from helios.cli.output import Format, FormatOption, duration, err, examples, show, table_of, useful
+from helios.errors import InputError, UnavailableError
+
+if TYPE_CHECKING:
+    from helios.simulator.metrics import RunMetrics  # numpy: only this command pays for it
+    from helios.simulator.outcomes import RunResult
+    from helios.simulator.study import Case, Done, Study
+
+DAY_S = 86_400.0
+LOAD = "0.85"
+"""Load that a public trace is drawn at where none is said."""
+POLICIES = {
+    "helios": "ours: both stages, preemption, backfill, elastic gangs, topology",
+    "helios-global-control": "ours, but the least-loaded feasible cell",
+    "helios-cell-control": "ours, but best fit within the cell",
+    "helios-both-control": "ours, but both choices the control's",
+    "helios-no-preemption": "ours without preemption",
+    "helios-no-backfill": "ours without backfill",
+    "helios-no-elastic": "ours with gangs of fixed size",
+    "helios-no-topology": "ours without racks, blocks and fabrics",
+    "helios-no-defragmentation": "ours without moving gangs together",
+    "helios-fgd": "ours, but nodes by the fragmentation gradient alone",
+    "fifo": "first in, first out: the head of the queue holds up the rest",
+    "fifo-easy": "first in, first out with EASY backfilling",
+    "sjf-oracle": "shortest job first, knowing true run times",
+    "srtf-oracle": "shortest remaining time first with preemption, knowing true run times",
+    "qssf": "least predicted GPU time first",
+    "tiresias": "least attained service first, with preemption (Tiresias 2D-LAS)",
+    "home": "each tenant in its home cell alone, best fit there",
+    "control": "by age, least-loaded feasible cell, best fit there: the fair control",
+    "kueue": "quota with borrowing, reclaim and preemption by priority, as Kueue has it",
+}
+"""What there is to compare."""
+FILES = frozenset({"report.html", "report.json", "runs.csv", "tenants.csv", "jobs.csv.xz"})
+"""All that a folder may hold that a report takes the place of."""
+
+
+class Weeks(StrEnum):
+    TUNING = "tuning"
+    REPORT = "report"
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        rich_help_panel="Fleet",
+        epilog=examples(
+            "helios simulate --trace philly --policy helios,control --load 0.85 --days 1 --warm-up 0.5 --tail 0.5",
+            "helios simulate --trace philly --policy helios,qssf --load 0.6,0.8,0.95 --seeds 3 --report out/",
+            "helios simulate --trace jobs.csv --fleet cells/ --policy all -o json",
+            "helios simulate --policy list",
+        ),
+    )(simulate)
+
+
+def simulate(
+    *,
+    trace: Annotated[
+        str, typer.Option(help="philly, or a CSV of one row a job (docs/reference/traces.md).", show_default=True)
+    ] = "philly",
+    policy: Annotated[
+        str, typer.Option(help="Policies to compare, separated by commas; `all`; or `list` to see them.")
+    ] = "helios,control",
+    load: Annotated[
+        str,
+        typer.Option(
+            help=f"Loads to draw the trace at, separated by commas; {LOAD} of a public trace where none is said. "
+            "A CSV is replayed as it was recorded where none is said.",
+        ),
+    ] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds: of what is drawn, and of faults.")] = 1,
+    report: Annotated[
+        Path | None, typer.Option(help="Folder for the report: HTML with plots, JSON, raw tables.", show_default=False)
+    ] = None,
+    fleet: Annotated[
+        list[Path] | None,
+        typer.Option(help="Cell documents of the fleet, files or folders; may be repeated.", show_default=False),
+    ] = None,
+    gpus: Annotated[int, typer.Option(help="GPUs of the fleet of 16 unequal cells where --fleet is not given.")] = 5000,
+    days: Annotated[float | None, typer.Option(help="Days that are measured: 7 where not said.")] = None,
+    warm_up: Annotated[float | None, typer.Option(help="Days before, not measured: 2 where not said.")] = None,
+    tail: Annotated[
+        float | None,
+        typer.Option(help="Days after, in which measured jobs may end: 3 where not said, 7 of a CSV as recorded."),
+    ] = None,
+    phase: Annotated[
+        Weeks | None,
+        typer.Option(help="Weeks that may be drawn from: report where not said; tuning while anything is tuned."),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Runs at a time; as many as there are cores.")
+    ] = None,
+    cycle: Annotated[str, typer.Option(help="Time between two scheduling cycles at least.")] = "30s",
+    traces: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the public traces; HELIOS_TRACES says it too.", show_default=False),
+    ] = None,
+    how: FormatOption = Format.TABLE,
+) -> None:
+    """Compare schedulers on a trace: the one of this platform, and others, on a virtual clock. Nothing is started."""
+    if policy == "list":
+        rows = [{"policy": name, "about": about} for name, about in POLICIES.items()]
+        show(rows, how, lambda: table_of(("POLICY", "WHAT IT DOES"), [list(row.values()) for row in rows]))
+        return
+    _look_for("numpy", *(("matplotlib", "jinja2") if report else ()))
+    from helios.simulator.study import Study, cases
+
+    loads = _loads(load, trace, {"--days": days, "--warm-up": warm_up, "--phase": phase})
+    study = Study(
+        trace=trace,
+        traces=traces,
+        cells=tuple(fleet or ()),
+        gpus=gpus,
+        window=_window(phase, days=days, warm_up=warm_up, tail=tail),
+        cycle_s=_cycle(cycle),
+        tail_s=(7 if tail is None else tail) * DAY_S,
+    )
+    names = list(POLICIES) if policy == "all" else _listed(policy)
+    asked = list(cases(names, loads, range(seeds)))
+    _run(study, asked, report, min(jobs or os.cpu_count() or 1, len(asked)), how)
+
+
+def _run(study: "Study", asked: "Sequence[Case]", folder: Path | None, processes: int, how: Format) -> None:
+    """Run everything, write the report, print the table."""
+    from helios.simulator.metrics import measure
+    from helios.simulator.report import summary, summary_table, write_report
+    from helios.simulator.study import Lab
+
+    lab = Lab(study)
+    # The highest load is the hardest to draw: what is wrong with the input is said before anything runs.
+    workload = lab.workload(max((case.load for case in asked), key=lambda load: load or 0.0), asked[0].seed)
+    synthetic = frozenset().union(*{job.synthetic for job in workload.jobs})
+    notes = workload.notes
+    del lab, workload
+    with contextlib.ExitStack() as stack:
+        place = stack.enter_context(_taking_the_place_of(folder)) if folder else None
+        results = stack.enter_context(contextlib.closing(_results(study, asked, processes)))
+        measured: Sequence[RunMetrics]
+        if place is None:
+            measured = [measure(result) for result in results]
+        else:
+            measured = write_report(results, place, synthetic=synthetic, notes=notes)
+    data = {"runs": len(measured), "report": str(folder) if folder else None, "traces": summary(measured)}
+    show(data, how, lambda: summary_table(measured))
+    if how is Format.TABLE:
+        _next_steps(folder)
+
+
+def _next_steps(folder: Path | None) -> None:
+    if folder is None:
+        useful(("helios simulate ... --report out/", "the same with plots, load curves and raw tables"))
+        return
+    useful(
+        (str(folder / "report.html"), "plots, tables and goals on one page; open it in a browser"),
+        (str(folder / "runs.csv"), "every figure of every run"),
+        ("helios simulate --policy list", "what else there is to compare"),
+    )
+
+
+def _results(study: "Study", asked: "Sequence[Case]", processes: int) -> "Generator[RunResult, None, None]":
+    from helios.simulator.workers import run_all
+
+    with _progress(len(asked)) as (advance, tell):
+        for done in run_all(study, asked, processes=processes, finish=_whole, on_progress=advance):
+            tell(done)
+            yield done.result
+
+
+def _whole(done: "Done") -> "Done":
+    return done
+
+
+@contextlib.contextmanager
+def _progress(runs: int) -> "Iterator[tuple[Callable[[float], None], Callable[[Done], None]]]":
+    """A bar over all runs on a terminal; elsewhere a line for each."""
+    console = err()
+    columns = (
+        TextColumn("simulating"),
+        BarColumn(40),
+        TextColumn("{task.completed:.1f} of {task.total:.0f} runs"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=runs)
+        count = iter(range(1, runs + 1))
+
+        def tell(done: "Done") -> None:
+            if not console.is_terminal:
+                took = f"{duration(done.wall_s)}, {done.cpu_s:.1f} s of processor time"
+                console.print(f"{next(count)} of {runs}: {done.case}: {took}", soft_wrap=True)
+
+        yield (lambda done: bar.update(task, completed=done)), tell
+
+
+@contextlib.contextmanager
+def _taking_the_place_of(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which is at `folder` once all is written; an earlier report there stays until then.
+
+    Raises:
+        InputError: something else is there.
+    """
+    folder = Path(os.path.abspath(folder))  # noqa: PTH100 - a link stays one
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--report {folder} is there and is no folder")
+    if folder.is_symlink():
+        folder = folder.resolve()
+    strange = sorted(entry.name for entry in folder.iterdir() if entry.name not in FILES) if folder.is_dir() else []
+    if strange:
+        raise InputError(
+            f"--report {folder} holds {strange[0]!r}, which no report has: it would be lost",
+            hint="name a new folder, or that of an earlier report",
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise InputError(f"--report {folder} cannot be written: {error.strerror}") from error
+    try:
+        new, old = made / "new", made / "old"
+        new.mkdir()
+        yield new
+        if folder.is_dir():
+            folder.rename(old)
+        new.rename(folder)
+    finally:
+        shutil.rmtree(made)
+
+
+def _look_for(*modules: str) -> None:
+    for name in modules:
+        if importlib.util.find_spec(name) is None:
+            raise UnavailableError(
+                f"simulating takes {name}, which is not installed", hint="pip install 'helios-platform[simulate]'"
+            )
+
+
+def _loads(text: str, trace: str, of_loads: dict[str, Any]) -> list[float | None]:
+    """The loads, or that the trace is replayed as it was recorded."""
+    from helios.simulator.traces.table import SUFFIXES
+
+    if not text and ("/" in trace or trace.endswith(SUFFIXES)):
+        given = next((name for name, value in of_loads.items() if value is not None), None)
+        if given is not None:
+            raise InputError(f"{given} is for a trace that is drawn at a load", hint="add --load 0.85, say")
+        return [None]
+    return [_number(word) for word in _listed(text or LOAD)]
+
+
+def _number(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        raise InputError(f"--load: expected numbers separated by commas, like 0.6,0.85, got {word!r}") from None
+
+
+def _listed(text: str) -> list[str]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise InputError(f"expected names or numbers separated by commas, got {text!r}")
+    return list(dict.fromkeys(words))
+
+
+def _window(phase: Weeks | None, *, days: float | None, warm_up: float | None, tail: float | None) -> Any:
+    from helios.simulator.workload import Phase, Window
+
+    for name, value in (("--days", days), ("--warm-up", warm_up), ("--tail", tail)):
+        if value is not None and not 0 <= value < 10_000:
+            raise InputError(f"{name}: expected days of 0 or more, got {value:g}")
+    plain = Window(Phase(phase or Weeks.REPORT))
+    return Window(
+        plain.phase,
+        warm_up_s=plain.warm_up_s if warm_up is None else warm_up * DAY_S,
+        measured_s=plain.measured_s if days is None else days * DAY_S,
+        tail_s=plain.tail_s if tail is None else tail * DAY_S,
+    )
+
+
+def _cycle(text: str) -> float:
+    seconds = seconds_in(text, option="--cycle")
+    if seconds < 1:
+        raise InputError(f"--cycle: expected 1s or more, got {text}")
+    return seconds
