@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 
 import numpy as np
 
@@ -11,9 +10,10 @@ from helios.scheduler.cell_stage import Fit, access_of, place
 from helios.scheduler.decisions import Change, Preempt, Resize
 from helios.scheduler.lines import Shape
 from helios.scheduler.scratch import Kept, Scratch
-from helios.scheduler.snapshot import PendingGang, Request
+from helios.scheduler.snapshot import PendingGang, Request, RunningGang
 from helios.scheduler.verdicts import closed
-from helios.scheduler.victims import Stoppable, Victim, for_owner, stoppable
+from helios.scheduler.victims import Stoppable, Victim, for_owner, ranked, stoppable, stoppable_of
+from helios.spec import QoS
 
 CELLS = 3
 """Cells that are tried, those first where most of the gang fits already."""
@@ -99,7 +99,8 @@ class Rooms:
         self._granted: set[str] = set()
         self._known: dict[tuple[str, str], list[Stoppable]] = {}
         self._options: dict[Shape, list[tuple[str, Request, Access]]] = {}
-        self._ranked: dict[str, list[tuple[tuple[float, float, str], Stoppable]]] = {}
+        self._ranked: dict[str, list[tuple[float, float, str, RunningGang]]] = {}
+        self._passed: dict[tuple[object, object], int] = {}
 
     def plan(self, gang: PendingGang, shape: Shape, *, lacking: float = 0.0) -> Plan | None:
         """The cheapest way to make room by stopping others; None where none may be, or where it would be no use.
@@ -181,26 +182,25 @@ class Rooms:
 
     def _one_for_one(self, shape: Shape, sites: dict[str, Site]) -> Plan | None:
         """For a gang of one worker: the cheapest of all gangs whose leaving is enough."""
-        kind = shape.request.accelerator
+        kind, scratch = shape.request.accelerator, self._scratch
         if kind not in self._ranked:
-            everyone = (one for cell in self._scratch.cells for one in self._stoppable(cell.name, kind))
-            ranked = [
-                (one.whole.order if one.shrunk is None else min(one.whole.order, one.shrunk.order), one)
-                for one in everyone
-            ]
-            self._ranked[kind] = sorted(ranked, key=itemgetter(0))
-        for _, one in self._ranked[kind]:
-            gang = one.whole.gang
+            self._ranked[kind] = ranked(scratch, kind)
+        candidates = self._ranked[kind]
+        # Who was of no use to one of that kind is of none to the next: what comes free is given away at once.
+        key = (shape.qos, shape.requests, shape.cells, shape.held_off, shape.capacity_types, shape.recovering)
+        place = self._passed.get((key, shape.estimate if shape.qos is QoS.PREEMPTIBLE else None), 0)
+        found = None
+        while found is None and place < len(candidates):
+            gang = candidates[place][-1]
             site = sites.get(gang.cell)
-            if site is None or gang.uid in self._granted or gang.request.share:
-                continue
-            victim = one.for_class(shape)
-            if victim is None:
-                continue
-            node = _node_after(site, victim)
-            if node is not None:
-                return Plan((victim,), Fit(site.book.cell.name, site.request, (node,)), victim.cost)
-        return None
+            if site is not None and gang.uid not in self._granted and not gang.request.share:
+                victim = stoppable_of(gang, scratch).for_class(shape)
+                node = _node_after(site, victim) if victim is not None else None
+                if victim is not None and node is not None:
+                    found = Plan((victim,), Fit(gang.cell, site.request, (node,)), victim.cost)
+            place += 1
+        self._passed[key, shape.estimate if shape.qos is QoS.PREEMPTIBLE else None] = place
+        return found
 
 
 def _node_after(site: Site, victim: Victim) -> str | None:

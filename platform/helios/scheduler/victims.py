@@ -11,6 +11,7 @@ Whole gangs leave for a class above theirs, or where they hold borrowed quota th
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 
 from helios.scheduler.book import Book
 from helios.scheduler.decisions import StopReason
@@ -72,20 +73,38 @@ class Stoppable:
 
 def stoppable(book: Book, accelerator: str, scratch: Scratch) -> Iterator[Stoppable]:
     """Gangs of a cell that may be asked for room with such devices."""
-    policy, now = scratch.policy, scratch.now
     for gang in book.gangs.values():
-        if gang.request.accelerator != accelerator or not may_be_stopped(gang, scratch):
-            continue
-        whole, shrunk = victim(gang, StopReason.PREEMPTED, scratch), None
-        if len(gang.nodes) > gang.fewest and policy.elastic and not gang.request.share:
-            kept, freed = gang.nodes[: gang.fewest], gang.nodes[gang.fewest :]
-            cost = whole.cost * len(kept) / len(gang.nodes)
-            shrunk = Victim(gang, StopReason.RESIZED, freed, kept, cost, _order(gang, len(freed), cost))
-        yields_to = 0.0
-        if gang.qos is QoS.PREEMPTIBLE and policy.least_attained and gang.started_at is not None:
-            # What ran for long has probably as much before it; a short one is through sooner, price included.
-            yields_to = (now - gang.started_at) / policy.least_attained - whole.cost / gang.held
-        yield Stoppable(whole, shrunk, yields_to)
+        if gang.request.accelerator == accelerator and may_be_stopped(gang, scratch):
+            yield stoppable_of(gang, scratch)
+
+
+def stoppable_of(gang: RunningGang, scratch: Scratch) -> Stoppable:
+    """What the gang could give."""
+    policy, whole, shrunk = scratch.policy, victim(gang, StopReason.PREEMPTED, scratch), None
+    if len(gang.nodes) > gang.fewest and policy.elastic and not gang.request.share:
+        kept, freed = gang.nodes[: gang.fewest], gang.nodes[gang.fewest :]
+        cost = whole.cost * len(kept) / len(gang.nodes)
+        shrunk = Victim(gang, StopReason.RESIZED, freed, kept, cost, _order(gang, len(freed), cost))
+    yields_to = 0.0
+    if gang.qos is QoS.PREEMPTIBLE and policy.least_attained and gang.started_at is not None:
+        # What ran for long has probably as much before it; a short one is through sooner, price included.
+        yields_to = (scratch.now - gang.started_at) / policy.least_attained - whole.cost / gang.held
+    return Stoppable(whole, shrunk, yields_to)
+
+
+def ranked(scratch: Scratch, accelerator: str) -> list[tuple[float, float, str, RunningGang]]:
+    """Gangs of all cells that may be asked for room: the lowest class first, of that the cheapest a device."""
+    found: list[tuple[float, float, str, RunningGang]] = []
+    for cell in scratch.cells:
+        for gang in scratch.book(cell.name).gangs.values():
+            if gang.request.accelerator == accelerator and may_be_stopped(gang, scratch):
+                cost = loss(gang, scratch.policy, scratch.now) / gang.held
+                surplus = len(gang.nodes) - gang.fewest
+                if surplus:  # what it gives up by shrinking may come cheaper
+                    cost = min(cost, cost * gang.fewest / surplus)
+                found.append((-QOS_ORDER[gang.qos], cost, gang.uid, gang))
+    found.sort(key=itemgetter(0, 1, 2))
+    return found
 
 
 def victim(gang: RunningGang, reason: StopReason, scratch: Scratch) -> Victim:
