@@ -17,6 +17,8 @@ from helios.spec import QoS
 
 CELLS = 3
 """Cells that are tried, those first where most of the gang fits already."""
+LOOKS = 400
+"""Running gangs that are looked at for a gang of one worker, the cheapest first."""
 DOMAINS = 4
 """Topology domains of the narrowest level that are tried in a cell."""
 
@@ -189,8 +191,8 @@ class Rooms:
         # Who was of no use to one of that kind is of none to the next: what comes free is given away at once.
         key = (shape.qos, shape.requests, shape.cells, shape.held_off, shape.capacity_types, shape.recovering)
         place = self._passed.get((key, shape.estimate if shape.qos is QoS.PREEMPTIBLE else None), 0)
-        found = None
-        while found is None and place < len(candidates):
+        found, last = None, min(len(candidates), place + LOOKS)
+        while found is None and place < last:
             gang = candidates[place][-1]
             site = sites.get(gang.cell)
             if site is not None and gang.uid not in self._granted and not gang.request.share:
