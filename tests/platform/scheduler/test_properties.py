@@ -90,7 +90,7 @@ def settled(snapshot: Snapshot) -> Snapshot:
 
 def gang_of(snapshot: Snapshot, decision: Admit) -> RunningGang:
     asked = {gang.uid: gang for gang in snapshot.pending}[decision.uid]
-    return RunningGang(decision.uid, asked.tenant, decision.cell, decision.nodes, asked.request)
+    return RunningGang(decision.uid, asked.tenant, decision.cell, decision.nodes, asked.request, qos=asked.qos)
 
 
 def admitted(snapshot: Snapshot) -> list[Admit]:
@@ -136,14 +136,18 @@ def test_gang_is_all_or_nothing_where_it_may_be(snapshot: Snapshot) -> None:
 @settings(max_examples=60, deadline=None)
 @given(snapshots())
 def test_quota_is_never_exceeded(snapshot: Snapshot) -> None:
-    """What a tenant holds after the cycle is within its quota, or no more than it held before."""
-    new = [gang_of(snapshot, decision) for decision in admitted(snapshot)]
-    quotas = {tenant.name: tenant.quotas for tenant in snapshot.tenants}
-    for tenant, type_ in itertools.product(("t", "u", "stranger"), TYPES):
-        limits = quotas.get(tenant, {})
-        taken = sum(gang.request.accelerators * len(gang.nodes) for gang in new if _is(gang, tenant, type_))
-        held = sum(gang.request.accelerators * len(gang.nodes) for gang in snapshot.running if _is(gang, tenant, type_))
-        assert limits is None or not taken or held + taken <= limits.get(type_, 0)
+    """What a tenant's work of the upper classes holds after the cycle is within its quota, or no more than before."""
+    qos = {gang.uid: gang.qos for gang in snapshot.pending}
+    new = [gang_of(snapshot, admit) for admit in admitted(snapshot) if qos[admit.uid] is not QoS.PREEMPTIBLE]
+    old = [gang for gang in snapshot.running if gang.qos is not QoS.PREEMPTIBLE]
+    tenants = {tenant.name: tenant for tenant in snapshot.tenants}
+    for name, type_ in itertools.product(("t", "u", "stranger"), TYPES):
+        tenant = tenants.get(name, TenantState(name, {}))
+        quota = tenant.quota(type_)
+        taken = sum(gang.request.accelerators * len(gang.nodes) for gang in new if _is(gang, name, type_))
+        held = sum(gang.request.accelerators * len(gang.nodes) for gang in old if _is(gang, name, type_))
+        limit = 0 if quota is None else quota.nominal
+        assert tenant.quotas is None or not taken or held + taken <= limit
 
 
 @settings(max_examples=60, deadline=None)
