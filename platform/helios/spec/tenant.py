@@ -28,7 +28,10 @@ class TenantSpec(Model):
     weight: Annotated[float, Field(gt=0, le=1_000_000, strict=True)] = 1.0
     """Its fair share, relative to others: with twice the weight, what it has had counts half in the queue's order."""
     quotas: list[Quota] = Field(default=[])
-    """Grants by accelerator type. Without any, nothing is limited; else a type that is not named is not granted."""
+    """Grants by accelerator type. Without any, nothing is limited; else a type that is not named is not granted.
+
+    They are for `guaranteed` and `standard` work; `preemptible` work needs the grant and counts against none.
+    """
 
     @model_validator(mode="after")
     def _one_quota_a_type(self) -> Self:

@@ -37,6 +37,8 @@ class QoS(StrEnum):
 
     Work is stopped for a class above its own, or where it runs on quota that was borrowed and is wanted back: with
     notice and time for a checkpoint, not before its class's minimum run, and as a whole. `guaranteed` never is.
+    `preemptible` work that has run for long is also stopped for shorter work of its class. It needs no quota where its
+    tenant was granted the accelerator at all, and counts against none.
     """
 
     GUARANTEED = "guaranteed"
