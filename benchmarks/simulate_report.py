@@ -45,6 +45,8 @@ MAIN = ("helios", "control", "kueue", "tiresias", "qssf")
 OTHERS = tuple(name for name in NAMES if name not in MAIN)
 REFERENCE = 0.85
 LOADS = (REFERENCE, 0.7, 0.95)
+CYCLE_S = 60.0
+"""Seconds between two scheduling cycles at least: twice the simulator's own, for half the time."""
 WINDOW = Window(Phase.REPORT, warm_up_s=0.5 * DAY_S, measured_s=DAY_S, tail_s=0.5 * DAY_S)
 QUICK = Window(Phase.REPORT, warm_up_s=0.1 * DAY_S, measured_s=0.2 * DAY_S, tail_s=0.1 * DAY_S)
 CODE = ("platform/helios/scheduler", "platform/helios/simulator", "platform/helios/lifecycle.py")
@@ -223,7 +225,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run after so long")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--gpus", type=int, default=5000)
-    parser.add_argument("--cycle", type=float, default=Study("").cycle_s, help="seconds between two cycles at least")
+    parser.add_argument("--cycle", type=float, default=CYCLE_S, help="seconds between two cycles at least")
     parser.add_argument("--traces", type=Path, default=TRACES, help="folder of the public traces")
     return parser.parse_args()
 

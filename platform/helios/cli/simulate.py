@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 DAY_S = 86_400.0
 LOAD = "0.85"
 """Load that a public trace is drawn at where none is said."""
+MOST_LOAD = 10.0
 POLICIES = {
     "helios": "ours: both stages, preemption, backfill, elastic gangs, topology",
     "helios-global-control": "ours, but the least-loaded feasible cell",
@@ -264,10 +265,11 @@ def _loads(text: str, trace: str, of_loads: dict[str, Any]) -> list[float | None
 
 
 def _number(word: str) -> float:
-    try:
-        return float(word)
-    except ValueError:
-        raise InputError(f"--load: expected numbers separated by commas, like 0.6,0.85, got {word!r}") from None
+    with contextlib.suppress(ValueError):
+        if 0 < (found := float(word)) <= MOST_LOAD:
+            return found
+    expected = f"loads above 0 and up to {MOST_LOAD:g}, separated by commas, like 0.6,0.85"
+    raise InputError(f"--load: expected {expected}; got {word!r}")
 
 
 def _listed(text: str) -> list[str]:
