@@ -100,6 +100,7 @@ class Engine:
             # At one moment: what happens by itself, then who comes, then a look at all that, then the scheduler.
             now = min(event, submission, self._next_sample, cycle)
             if now > self._until:
+                agenda.now = self._until  # what still holds or waits does so to the end
                 break
             if event == now:
                 agenda.step()
@@ -163,10 +164,11 @@ class Engine:
 
     def _cycle(self) -> None:
         world, now = self._world, self._world.now
-        self._last_cycle, self._next_look = now, math.inf
+        asked = self._next_look <= now
+        self._last_cycle, self._next_look = now, math.inf if asked else self._next_look
         self._show(now)
         world.moved = False
-        if not world.waiting and not self._elastic:
+        if not (world.waiting or self._elastic or asked):
             return
         self._cycles += 1
         began = time.process_time()

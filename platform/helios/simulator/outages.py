@@ -50,12 +50,12 @@ class Outages:
         place.known = True
         self._changed(place)
         self._lose_all(place)
-        self._put(exponential(self._settings.repair_s, *self._key(place, "repair of a failure")), self._repair, place)
+        self._put(exponential(self._settings.repair_s, *self._key(place, "repair")), self._repair, place)
 
     def _repair(self, place: Place, _: int) -> None:
         place.dead = place.known = False
         place.turns["failure"] += 1
-        place.turns["repair of a failure"] += 1
+        place.turns["repair"] += 1
         self._changed(place)
         self._await(place, "failure", self._settings.failures)
 
