@@ -110,7 +110,7 @@ def code_version() -> str:
 
 def place_of(case: Case, study: Study, version: str) -> Path:
     """The file of a run: everything that it hangs on is in its name."""
-    hangs_on = json.dumps([version, asdict(case), asdict(replace(study, traces=None))], default=str, sort_keys=True)
+    hangs_on = json.dumps([version, asdict(case), asdict(replace(study, traces=None))], default=sorted, sort_keys=True)
     key = hashlib.sha256(hangs_on.encode()).hexdigest()[:16]
     return KEPT / "runs" / f"{case.policy}-{case.load}-{case.seed}-{key}.pickle.gz"
 

@@ -1,5 +1,8 @@
 """The committed comparison: what is run, in which order, and what is reported when time is over."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +55,26 @@ def test_kept_run_is_found_again_and_only_for_the_same_code(tmp_path: Path, monk
     ]
     assert len({kept.file, *others}) == 5
     assert not any(place.exists() for place in others)
+
+
+def test_place_of_a_run_is_the_same_in_every_process() -> None:
+    """Or what was interrupted would begin anew: the settings hold sets, whose order differs between processes."""
+    code = (
+        "from benchmarks.simulate_report import *; from helios.simulator.study import Case, Study;"
+        "print(place_of(Case('fifo', 0.85, 0), Study('philly'), 'v'))"
+    )
+    places = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=benchmark.REPO,
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+        ).stdout
+        for seed in range(4)
+    }
+    assert len(places) == 1
 
 
 def test_version_follows_the_code_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
