@@ -88,7 +88,7 @@ def stoppable_of(gang: RunningGang, scratch: Scratch) -> Stoppable:
     yields_to = 0.0
     if gang.qos is QoS.PREEMPTIBLE and policy.least_attained and gang.started_at is not None:
         # What ran for long has probably as much before it; a short one is through sooner, price included.
-        yields_to = (scratch.now - gang.started_at) / policy.least_attained - whole.cost / gang.held
+        yields_to = (scratch.now - gang.started_at) / policy.least_attained - lost(gang, policy, scratch.now)
     return Stoppable(whole, shrunk, yields_to)
 
 
@@ -98,7 +98,7 @@ def ranked(scratch: Scratch, accelerator: str) -> list[tuple[float, float, str, 
     for cell in scratch.cells:
         for gang in scratch.book(cell.name).gangs.values():
             if gang.request.accelerator == accelerator and may_be_stopped(gang, scratch):
-                cost = loss(gang, scratch.policy, scratch.now) / gang.held
+                cost = lost(gang, scratch.policy, scratch.now)
                 surplus = len(gang.nodes) - gang.fewest
                 if surplus:  # what it gives up by shrinking may come cheaper
                     cost = min(cost, cost * gang.fewest / surplus)
@@ -119,8 +119,13 @@ def _order(gang: RunningGang, freed: int, cost: float) -> tuple[float, float, st
 
 def loss(gang: RunningGang, policy: Policy, now: float) -> float:
     """Device-seconds that are lost where the gang leaves now: work since its last checkpoint, and its restart."""
+    return gang.held * lost(gang, policy, now)
+
+
+def lost(gang: RunningGang, policy: Policy, now: float) -> float:
+    """The same in seconds of the gang: what each of its devices loses, and what work without devices does."""
     since = policy.default_loss if gang.checkpointed_at is None else max(0.0, now - gang.checkpointed_at)
-    return gang.held * (since + gang.restart_s)
+    return since + gang.restart_s
 
 
 def may_be_stopped(gang: RunningGang, scratch: Scratch) -> bool:

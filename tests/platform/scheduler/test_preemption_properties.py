@@ -116,6 +116,16 @@ def asked_to_give(cycle: Cycle) -> list[Change]:
     return [change for change in cycle.changes if change.beneficiary]
 
 
+def test_work_without_devices_is_stopped_for_guaranteed_work_without_devices() -> None:
+    """Its loss is no device-seconds, and its wait is worth none: only what goes at any cost has others stopped."""
+    cores = Request(millicpus=8_000)
+    held = RunningGang("r", "t", "a", ("a0",), cores, qos=QoS.PREEMPTIBLE, started_at=NOW - 5_000)
+    for qos in QoS:
+        gang = PendingGang("g", "g", "t", qos, 0, NOW - 5_000, cores, 1, 1, estimate=60.0)
+        changes = schedule(Snapshot(NOW, (cell_of("a", 1),), (TenantState("t"),), (gang,), (held,))).changes
+        assert [change.uid for change in changes] == (["r"] if qos is QoS.GUARANTEED else [])
+
+
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(snapshots())
 def test_nobody_is_asked_that_is_guaranteed_new_leaving_or_out_of_budget(snapshot: Snapshot) -> None:
