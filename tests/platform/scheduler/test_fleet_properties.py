@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from helios.scheduler import (
     Admit,
@@ -71,7 +71,7 @@ def cells() -> st.SearchStrategy[CellState]:
 
 def tenants() -> st.SearchStrategy[TenantState]:
     quota = st.builds(QuotaState, st.integers(0, 8), st.none() | st.integers(0, 4), st.none() | st.integers(0, 4))
-    granted = st.dictionaries(st.sampled_from(["H100", "A100"]), st.integers(0, 8) | quota)
+    granted = st.fixed_dictionaries({"H100": st.integers(0, 8) | quota}, optional={"A100": quota})
     usage = st.sampled_from([0.0, 1e5])
     return st.builds(
         TenantState, st.sampled_from(TENANTS), st.none() | granted, st.sampled_from(["", "c"]), st.just(1.0), usage
@@ -140,6 +140,20 @@ class Told(RuleBasedStateMachine):
         self.headroom: tuple[Headroom, ...] = ()
         self.last_preemption: float | None = None
         self.seen: tuple[Snapshot, tuple[object, ...]] | None = None
+
+    @initialize(
+        each=st.tuples(cells(), cells(), tenants(), tenants()), gangs=st.lists(pending() | running(), min_size=4)
+    )
+    def begin(
+        self,
+        each: tuple[CellState, CellState, TenantState, TenantState],
+        gangs: Sequence[PendingGang | RunningGang],
+    ) -> None:
+        self.put_cell(each[0])
+        self.put_cell(each[1])
+        self.put_tenant(each[2])
+        self.put_tenant(each[3])
+        self.put(gangs)
 
     @rule(gangs=st.lists(pending() | running(), min_size=1, max_size=5))
     def put(self, gangs: Sequence[PendingGang | RunningGang]) -> None:

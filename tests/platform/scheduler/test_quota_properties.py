@@ -31,15 +31,17 @@ Held = Counter[tuple[str, str]]
 """Thousandths of devices by (tenant, type)."""
 
 limits = st.none() | st.integers(0, 6)
-quotas = st.builds(QuotaState, st.integers(0, 8), limits, limits) | st.integers(0, 8)
+states = st.builds(QuotaState, st.integers(0, 8), limits, limits)
+quotas = states | states | st.integers(0, 8)
 requests = st.builds(Request, accelerator=st.sampled_from(TYPES), accelerators=st.integers(1, 3)) | st.builds(
     Request, accelerator=st.sampled_from(TYPES), share=st.sampled_from([250, 500])
 )
 
 
 def tenant(name: str) -> st.SearchStrategy[TenantState]:
-    granted = st.none() | st.dictionaries(st.sampled_from(TYPES), quotas, max_size=2)
-    return st.builds(TenantState, st.just(name), granted, st.sampled_from(["", "c", "c", "c"]))
+    both, some = st.fixed_dictionaries(dict.fromkeys(TYPES, quotas)), st.dictionaries(st.sampled_from(TYPES), quotas)
+    granted = st.sampled_from([both] * 4 + [some, st.none()]).flatmap(lambda one: one)
+    return st.builds(TenantState, st.just(name), granted, st.sampled_from(["c", "c", "c", ""]))
 
 
 @st.composite
@@ -48,8 +50,8 @@ def gangs(draw: st.DrawFn, uid: str) -> PendingGang:
     return PendingGang(
         uid=uid,
         name=uid,
-        tenant=draw(st.sampled_from([*TENANTS, "stranger"])),
-        qos=draw(st.sampled_from(list(QoS))),
+        tenant=draw(st.sampled_from([*TENANTS, *TENANTS, "stranger"])),
+        qos=draw(st.sampled_from([QoS.STANDARD, *QoS])),
         priority=0,
         submitted_at=float(draw(st.integers(0, 9))),
         request=draw(requests),
@@ -62,7 +64,7 @@ def gangs(draw: st.DrawFn, uid: str) -> PendingGang:
 def snapshots(draw: st.DrawFn) -> Snapshot:
     """One cell with room; most tenants share a cohort; some gangs run, whether their quota allows it or not."""
     tenants = tuple(draw(tenant(name)) for name in TENANTS)
-    pending = tuple(draw(gangs(f"g{number}")) for number in range(draw(st.integers(1, 8))))
+    pending = tuple(draw(gangs(f"g{number}")) for number in range(draw(st.integers(4, 10))))
     running = []
     for number in range(draw(st.integers(0, 4))):
         one = draw(gangs(f"r{number}"))
