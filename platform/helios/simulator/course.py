@@ -66,7 +66,7 @@ class Course:
             recovering=recovering,
             preemptions=life.preemptions,
         )
-        world.waiting[life.gang.uid] = life
+        world.waiting.add(life)
         world.ledger.put(life.gang)
         world.moved = True
 
@@ -84,7 +84,7 @@ class Course:
         world.hold(life, decision.cell, decision.nodes, request, decision.devices)
         moved = gang.home != decision.cell
         life.admit(decision, world.now)
-        del world.waiting[gang.uid]
+        world.waiting.remove(life)
         if self._starts is not None:
             self._starts.started(life.job, world.now)
         self._begin(life, moved=moved)

@@ -166,10 +166,10 @@ class Engine:
         world, now = self._world, self._world.now
         asked = self._next_look <= now
         self._last_cycle, self._next_look = now, math.inf if asked else self._next_look
-        self._show(now)
         world.moved = False
         if not (world.waiting or self._elastic or asked):
             return
+        self._show(now)
         self._cycles += 1
         began = time.process_time()
         decided = self._scheduler.decide(world.ledger.snapshot(now))

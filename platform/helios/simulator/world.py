@@ -10,6 +10,7 @@ from helios.simulator.ground import Ground
 from helios.simulator.life import Life
 from helios.simulator.outcomes import Stay
 from helios.simulator.settings import Settings
+from helios.simulator.waiting import Waiting
 
 
 class World:
@@ -34,7 +35,7 @@ class World:
         self.accounts = accounts(tenants, half_life=settings.half_life, window=settings.preemption_window)
         self.predictor = Predictor(settings.quantile)
         self.lives: dict[str, Life] = {}
-        self.waiting: dict[str, Life] = {}
+        self.waiting = Waiting()
         self.running: dict[str, float] = dict.fromkeys(self.ground.cells, 0.0)
         self.over = 0
         self.moved = True

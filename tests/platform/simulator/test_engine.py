@@ -220,3 +220,18 @@ def test_jobs_that_are_not_over_when_the_time_is_are_reported(fifo: Any) -> None
     assert [outcome.ended_s for outcome in result.outcomes] == [None, None, None]
     assert result.outcomes[0].productive == pytest.approx(32 * (2 * DAY - 90.0), rel=1e-3)
     assert result.outcomes[2].queued_s == pytest.approx(2 * DAY - 20.0, rel=0.03)
+
+
+def test_samples_say_who_waits_and_what_is_stranded(fifo: Any) -> None:
+    """Free devices are stranded while no worker of any waiting gang fits beside what runs; they are not without one."""
+    rows = [TraceJob("", 0.0, 5000.0, 1, 5) for _ in range(10)]
+    rows += [TraceJob("", 100.0, 1000.0, 2, 8), TraceJob("", 2000.0, 60.0, 1, 3, qos=QoS.PREEMPTIBLE)]
+    result = simulate(workload(rows), FLEET, [], fifo, replace(CALM, sample_s=1800.0))
+    first, large, both, none = result.samples[:4]
+    assert first.pending == {QoS.STANDARD: 10}
+    assert (large.pending, large.pending_gpus) == ({QoS.STANDARD: 1}, {QoS.STANDARD: 16.0})
+    assert (large.allocated, large.stranded) == ({"x": 20.0, "y": 30.0}, {"x": 12.0, "y": 18.0})
+    assert both.pending_gpus == {QoS.STANDARD: 16.0, QoS.PREEMPTIBLE: 3.0}
+    assert both.stranded == {"x": 0.0, "y": 0.0}
+    assert (none.pending, none.stranded) == ({}, {"x": 0.0, "y": 0.0})
+    assert large.productive == large.allocated
