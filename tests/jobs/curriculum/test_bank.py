@@ -64,7 +64,7 @@ def test_a_file_in_the_making_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_ranks_pass_by_what_another_is_at(tmp_path: Path) -> None:
-    """While one rank is busy with its first file, the other makes all the rest."""
+    """While one rank is busy with a file, another that comes to it goes on to those behind it."""
     paths = [tmp_path / str(number) for number in range(4)]
     made: list[str] = []
     first_begun, others_done = threading.Event(), threading.Event()
@@ -79,7 +79,7 @@ def test_ranks_pass_by_what_another_is_at(tmp_path: Path) -> None:
         return {"x": torch.zeros(1)}
 
     busy = {path: (lambda path=path: make(path.name, last=path is paths[0])) for path in paths}
-    threads = [threading.Thread(target=build_together, args=(busy,), kwargs={"rank": rank}) for rank in range(2)]
+    threads = [threading.Thread(target=build_together, args=(busy,), kwargs={"rank": rank}) for rank in (0, 3)]
     threads[0].start()
     assert first_begun.wait(20)
     threads[1].start()
