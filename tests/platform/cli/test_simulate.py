@@ -93,7 +93,6 @@ def test_report_is_written_whole_and_the_same_again(cli: Any, trace: Path, cells
     assert (said["runs"], said["report"], said["traces"][0]["seeds"]) == (4, "out/a", 2)
 
 
-@pytest.mark.xfail(strict=True, reason="a class without jobs has an empty panel, whose legend cannot be drawn")
 def test_report_of_a_trace_of_one_class_is_drawn(cli: Any, trace: Path) -> None:
     """Most CSVs have no column `qos`: everything is standard then."""
     trace.write_text("\n".join(line.rsplit(",", 1)[0] for line in (HEADER + ROWS).splitlines()) + "\n")

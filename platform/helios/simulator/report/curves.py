@@ -51,7 +51,7 @@ def _delays(runs: Runs) -> Plot:
             panel.set_title(qos.value)
         durations(panels[0], "y")
         panels[0].set_ylabel("p99 queueing delay (log scale)")
-        legend_above(canvas, panels[0])
+        legend_above(canvas)
 
     caption = _said_by_class(runs, figures) + " Waits of less than a second are drawn at one."
     return plot("p99 queueing delay by class", caption, (10.2, 3.7), draw)
@@ -68,7 +68,7 @@ def _attainments(runs: Runs, objectives: Objectives) -> Plot:
             panel.set_title(qos.value)
         nines(panels[0], _LEAST_MISSED)
         panels[0].set_ylabel("jobs that met it (log scale of misses)")
-        legend_above(canvas, panels[0])
+        legend_above(canvas)
 
     caption = (
         _said_by_class(runs, figures)
@@ -86,7 +86,7 @@ def _single(runs: Runs, shown: Figure, title: str) -> Plot:
         if shown.unit is Unit.SECONDS:
             durations(axes, "y")
         axes.set_ylabel(f"{shown.title} (log scale)" if shown.unit is Unit.SECONDS else "share of healthy device time")
-        legend_above(canvas, axes)
+        legend_above(canvas)
 
     return plot(title, _said(runs, shown), (10.2, 3.9), draw)
 
@@ -202,7 +202,7 @@ def delay_distributions(runs: Runs, delays: Mapping[tuple[str, QoS], Ints], obje
                 panel.axvline(objectives.of(qos).bound, label="objective", **_LIMIT)
         panels[0].set_ylabel("share of jobs that waited at most so long")
         shares(panels[0])
-        legend_above(canvas, panels[0])
+        legend_above(canvas)
 
     caption = (
         f"At load {runs.reference:g}, over all {len(runs.seeds)} seeds. Waits of less than a second are drawn at one. "

@@ -32,7 +32,7 @@ def losses(runs: Runs) -> Plot:
             axes.set_xlabel(label)
             axes.xaxis.set_major_formatter(lambda value, _: f"{value * 100:g}%")
             axes.grid(axis="y", visible=False)
-        legend_above(canvas, lost)
+        legend_above(canvas)
 
     caption = (
         f"At load {runs.reference:g}, mean over seeds. Rollback is work done again, restart holds first starts too, "

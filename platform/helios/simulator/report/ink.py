@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
@@ -140,9 +141,19 @@ def ratios(axes: Axes) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def legend_above(figure: Figure, axes: Axes, *, most: int = 7) -> None:
-    """One legend for all panels, in as few full rows as fit; what is no policy comes last."""
-    named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+def legend_above(figure: Figure, *, most: int = 7) -> None:
+    """One legend for all panels, in as few full rows as fit; what is no policy comes last.
+
+    A panel in which nothing is drawn, of a class that has no jobs, says so.
+    """
+    named: dict[str, Artist] = {}
+    for axes in figure.axes:
+        if not axes.has_data():
+            axes.text(0.5, 0.5, "no jobs", transform=axes.transAxes, ha="center", va="center", color="#555555")
+        handles, labels = axes.get_legend_handles_labels()
+        named = dict(zip(labels, handles, strict=True)) | named
+    if not named:
+        return
     labels = sorted(named, key=lambda label: label.startswith(("bound", "objective")))
     columns = -(-len(labels) // -(-len(labels) // most))
     figure.legend([named[label] for label in labels], labels, loc="outside upper left", ncols=columns, fontsize=8.5)
