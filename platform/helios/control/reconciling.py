@@ -344,7 +344,7 @@ class Reconciler:
 
     def _news_of(self, cycle: Cycle) -> Iterator[Wait]:
         """Those that wait for another reason than they were told; of ten thousand alike nothing is put into words."""
-        for gangs, wait in cycle.lines():
+        for gangs, wait in cycle.lines:
             for gang in gangs:
                 own = cycle.own.get(gang.uid, wait)
                 record = self._mirror.by_uid(gang.uid)

@@ -53,7 +53,7 @@ def decided(cycle: Cycle) -> dict[str, Any]:
 
 def _waits(cycle: Cycle) -> Iterator[dict[str, Any]]:
     """Those that wait for the same reason in one entry: ten thousand alike are not said ten thousand times."""
-    for gangs, wait in cycle.lines():
+    for gangs, wait in cycle.lines:
         yield {"gangs": sorted(gang.uid for gang in gangs), **_plain(wait)}
 
 

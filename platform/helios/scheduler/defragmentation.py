@@ -1,25 +1,30 @@
 """Moving gangs so that a larger one finds a whole place: only where that wins more device-seconds than it loses."""
 
+from collections.abc import Container
+
 from helios.scheduler.book import Book
 from helios.scheduler.decisions import StopReason
 from helios.scheduler.lines import Shape
 from helios.scheduler.preemption import Plan, Rooms, plan_among, without
-from helios.scheduler.scratch import Scratch
-from helios.scheduler.snapshot import PendingGang
+from helios.scheduler.snapshot import PendingGang, Request
 from helios.scheduler.victims import may_be_stopped, victim
 
 MOST_MOVED = 16
 """Gangs that are moved for one."""
 
 
-def defragment(gang: PendingGang, shape: Shape, rooms: Rooms, scratch: Scratch, *, gain: float) -> Plan | None:
+def defragment(
+    gang: PendingGang, shape: Shape, rooms: Rooms, within: Container[Request], *, gain: float
+) -> Plan | None:
     """The moves, or None where there are none that pay.
 
     Args:
+        within: what its tenant's quota allows a worker to be given.
         gain: device-seconds that the gang wins by starting now and not when it is expected to.
     """
     best: Plan | None = None
-    for site in rooms.sites(gang, shape):
+    scratch = rooms.scratch
+    for site in rooms.sites(gang, shape, within):
         book, request = site.book, site.request
         if not request.accelerators:
             continue

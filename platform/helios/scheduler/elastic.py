@@ -43,6 +43,8 @@ def grow(scratch: Scratch, wanted: frozenset[str]) -> Iterator[Resize]:
 
 def _may_grow(gang: RunningGang, scratch: Scratch) -> bool:
     ran = 0.0 if gang.started_at is None else scratch.now - gang.started_at
+    if gang.qos is QoS.GUARANTEED:
+        return False  # growing is a stop, too
     able = len(gang.nodes) < gang.most and gang.ends_at is not None and gang.leaving_at is None
     return able and ran >= scratch.policy.resize_gap and not gang.request.share
 
@@ -54,9 +56,8 @@ def _grown(gang: RunningGang, book: Book, scratch: Scratch) -> Resize | None:
     capacities = look.capacities
     for kept in scratch.kept.get(book.cell.name, ()):  # what is kept is not idle
         capacities = capacities.clip(max=kept.book.look(gang.request, access).capacities)
-    allowance = scratch.quotas.allowance(gang.tenant, gang.request.accelerator, gang.qos).devices
-    within = int(min(allowance / gang.request.devices, gang.most)) if gang.request.devices else gang.most
-    extra = min(int(capacities.sum()), gang.most - held, within)
+    within = scratch.quotas.allowance(gang.tenant, gang.request.accelerator, gang.qos).workers(gang.request)
+    extra = int(min(capacities.sum(), gang.most - held, within))
     if extra <= 0 or gang.ends_at is None:
         return None
     ratio = ((held + extra) / held) ** policy.speedup

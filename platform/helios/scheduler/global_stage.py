@@ -1,6 +1,6 @@
 """Stage one: which cell a gang goes to, of those that hold it now, by what it costs there in USD."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from helios.scheduler.book import Access, want_of
@@ -33,17 +33,17 @@ class Offer:
     used: float
 
 
-def choose(shape: Shape, scratch: Scratch, *, most: int) -> Fit | None:
-    """The cheapest cell that holds at least the fewest workers now, and the nodes there; None where none does.
+Within = Mapping[Request, int]
+"""Of what a worker may be given, how many workers the quota allows; what is missing it does not allow at all."""
 
-    Args:
-        most: workers that the quota allows.
-    """
+
+def choose(shape: Shape, scratch: Scratch, within: Within) -> Fit | None:
+    """The cheapest cell that holds at least the fewest workers now, and the nodes there; None where none does."""
     policy = scratch.policy
     access, ends_at = access_of(shape, policy), expected_end(shape, policy, scratch.now)
-    offers = [] if scratch.is_refused(shape, ends_at=ends_at) else list(_offers(shape, scratch, access, most=most))
+    offers = [] if scratch.is_refused(shape, ends_at=ends_at) else list(_offers(shape, scratch, access, within))
     if not offers:
-        if most >= shape.max_workers:  # and not for want of quota
+        if all(request in within for request in shape.requests):  # and not for want of quota
             scratch.refuse(shape, ends_at=ends_at)
         return None
     if policy.global_stage == "least_loaded":
@@ -61,9 +61,9 @@ def expected_end(shape: Shape, policy: Policy, now: float) -> float:
     return now + (policy.unknown_estimate if shape.estimate is None else shape.estimate)
 
 
-def _offers(shape: Shape, scratch: Scratch, access: Access, *, most: int) -> Iterator[Offer]:
+def _offers(shape: Shape, scratch: Scratch, access: Access, within: Within) -> Iterator[Offer]:
     ends_at = expected_end(shape, scratch.policy, scratch.now)
-    wants = [want for request in shape.requests if scratch.most(want := want_of(request, access)) >= shape.min_workers]
+    wants = [want for request in within if scratch.most(want := want_of(request, access)) >= shape.min_workers]
     for cell in scratch.cells if wants else ():
         if closed(shape, cell) is not None:
             continue
@@ -72,7 +72,7 @@ def _offers(shape: Shape, scratch: Scratch, access: Access, *, most: int) -> Ite
                 continue
             request = want.request
             _, fits = scratch.capacities(cell.name, shape, want, ends_at=ends_at)
-            workers = min(fits, shape.max_workers, most)
+            workers = min(fits, within[request])
             if workers >= shape.min_workers:
                 cost = running_cost(shape, cell, request, workers, scratch=scratch, access=access)
                 used = scratch.book(cell.name).used_share(request.accelerator)

@@ -1,6 +1,6 @@
 """Making room: whole gangs leave, the cheapest, in the narrowest domain, tried out before it is granted."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,7 +96,7 @@ class Rooms:
     """The room that is made in one cycle: each plan is tried on what the ones before it left."""
 
     def __init__(self, scratch: Scratch) -> None:
-        self._scratch = scratch
+        self.scratch = scratch
         self._books: dict[str, Book] = {}
         self._granted: set[str] = set()
         self._known: dict[tuple[str, str], list[Stoppable]] = {}
@@ -104,23 +104,26 @@ class Rooms:
         self._ranked: dict[str, list[tuple[float, float, str, RunningGang]]] = {}
         self._passed: dict[tuple[object, object], int] = {}
 
-    def plan(self, gang: PendingGang, shape: Shape, *, lacking: float = 0.0) -> Plan | None:
+    def plan(self, gang: PendingGang, shape: Shape, within: Container[Request], *, lacking: float = 0.0) -> Plan | None:
         """The cheapest way to make room by stopping others; None where none may be, or where it would be no use.
 
         Args:
+            within: what its tenant's quota allows a worker to be given.
             lacking: devices of the gang's own quota that borrowers hold; only they are stopped then.
         """
-        sites = self.sites(gang, shape)
+        sites = self.sites(gang, shape, within)
         if not lacking and (over := self._left_over(sites)) is not None:
             return over
         if not lacking and shape.min_workers == 1 and shape.request.accelerators:
-            found = self._one_for_one(shape, {site.book.cell.name: site for site in sites})
+            found = self._one_for_one(
+                shape, {site.book.cell.name: site for site in sites if site.request == shape.request}
+            )
             if found is not None:
                 return found
         plans = []
         for site in sorted(sites, key=lambda site: (-site.fits, site.book.cell.name))[:CELLS]:
-            book, scratch = site.book, self._scratch
-            known = self._stoppable(book.cell.name, shape.request.accelerator)
+            book, scratch = site.book, self.scratch
+            known = self._stoppable(book.cell.name, site.request.accelerator)
             victims = (
                 for_owner(scratch.book(book.cell.name), gang, scratch)
                 if lacking
@@ -136,8 +139,8 @@ class Rooms:
         cell, fit = plan.fit.cell, plan.fit
         self._granted.update(victim.gang.uid for victim in plan.victims)
         if cell not in self._books:
-            self._books[cell] = self._scratch.book(cell).bare()
-            self._scratch.keep(cell, Kept(self._scratch.now, self._books[cell]))
+            self._books[cell] = self.scratch.book(cell).bare()
+            self.scratch.keep(cell, Kept(self.scratch.now, self._books[cell]))
         book = self._books[cell]
         for victim in plan.victims:
             _free(book, victim)
@@ -147,9 +150,9 @@ class Rooms:
         """Whether that gang leaves already."""
         return uid in self._granted
 
-    def sites(self, gang: PendingGang, shape: Shape) -> list[Site]:
+    def sites(self, gang: PendingGang, shape: Shape, within: Container[Request]) -> list[Site]:
         """Cells, and what a worker may be given there, in which the gang would fit if nothing ran."""
-        scratch = self._scratch
+        scratch = self.scratch
         if shape not in self._options:
             access = access_of(shape, scratch.policy)
             self._options[shape] = [
@@ -161,10 +164,11 @@ class Rooms:
         return [
             Site(scratch, self._book(cell), request, access, shape.min_workers, scratch.reserved(cell, gang.uid))
             for cell, request, access in self._options[shape]
+            if request in within
         ]
 
     def _book(self, cell: str) -> Book:
-        return self._books.get(cell) or self._scratch.book(cell)
+        return self._books.get(cell) or self.scratch.book(cell)
 
     def _left_over(self, sites: Sequence[Site]) -> Plan | None:
         """Room that others leave anyway, and that nobody gets yet."""
@@ -179,12 +183,12 @@ class Rooms:
         """Who may be asked for room there; found once a cycle."""
         key = (cell, accelerator)
         if key not in self._known:
-            self._known[key] = list(stoppable(self._scratch.book(cell), accelerator, self._scratch))
+            self._known[key] = list(stoppable(self.scratch.book(cell), accelerator, self.scratch))
         return self._known[key]
 
     def _one_for_one(self, shape: Shape, sites: dict[str, Site]) -> Plan | None:
         """For a gang of one worker: the cheapest of all gangs whose leaving is enough."""
-        kind, scratch = shape.request.accelerator, self._scratch
+        kind, scratch = shape.request.accelerator, self.scratch
         if kind not in self._ranked:
             self._ranked[kind] = ranked(scratch, kind)
         candidates = self._ranked[kind]

@@ -94,10 +94,10 @@ class Queue:
         return self._left(head.shape, holder)
 
     def close_shape(self, head: Head) -> tuple[PendingGang, ...]:
-        """Nobody of that shape is served in this cycle any more; who is left, line by line."""
+        """Nobody of that shape is served in this cycle any more; who is left, line by line, the first line first."""
         heapq.heappop(self._heap)
         left = self._of_shape.pop(head.shape)
-        return tuple(gang for _, holder in left for gang in self._left(head.shape, holder))
+        return tuple(gang for _, holder in sorted(left) for gang in self._left(head.shape, holder))
 
     def _head(self, shape: Shape, holder: tuple[str, int]) -> PendingGang:
         return self._lines[shape][holder][self._served.get((shape, holder), 0)]

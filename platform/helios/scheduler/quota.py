@@ -7,11 +7,12 @@ Of a cohort, together: what is borrowed beyond nominal quotas never exceeds what
 owner that wants its own back while it is lent out waits for borrowers to leave, and may have them preempted (reclaim).
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from helios.scheduler.snapshot import TenantState
+from helios.scheduler.snapshot import Request, TenantState
 from helios.spec import QoS
 
 THOUSAND = 1000
@@ -37,6 +38,12 @@ class Allowance:
     nominal: int | None = None
     borrowable: float = 0.0
     cohort: str = ""
+
+    def workers(self, request: Request) -> int | float:
+        """How many workers of a request that is. Counted in thousandths: ten tenths of a device are one device."""
+        if not request.thousandths or self.devices == math.inf:
+            return math.inf
+        return round(self.devices * THOUSAND) // request.thousandths
 
     @property
     def message(self) -> str:

@@ -1,6 +1,6 @@
 """One scheduling cycle, on one page."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -15,9 +15,10 @@ from helios.scheduler.policy import Policy
 from helios.scheduler.preemption import Plan, Rooms
 from helios.scheduler.queue import Head, Queue
 from helios.scheduler.quota import Allowance
-from helios.scheduler.scratch import Scratch
-from helios.scheduler.snapshot import NO_END, PendingGang, RunningGang, Snapshot
+from helios.scheduler.scratch import Scratch, needs_of
+from helios.scheduler.snapshot import NO_END, PendingGang, Request, RunningGang, Snapshot
 from helios.scheduler.verdicts import nowhere
+from helios.spec import QoS
 
 DEFAULT = Policy()
 GAIN_HORIZON = 6 * 3600.0
@@ -35,18 +36,18 @@ def schedule(snapshot: Snapshot, policy: Policy = DEFAULT) -> "Cycle":
     # 2. The queue in its order, a line of equals at a time.
     while head := cycle.queue.next():
         # 3. May the tenant hold this much, of its own or borrowed?
-        allowance = cycle.allowance(head)
-        if allowance.devices < head.shape.devices:
-            cycle.over_quota(head, allowance)
+        within = cycle.within(head.gang, head.shape)
+        if not within:
+            cycle.over_quota(head)
         elif cycle.is_blocked(head):
             cycle.refuse(head)
         # 4. Stage one finds the cell, stage two the nodes; what is given is gone for the next in line.
-        elif (fit := cycle.choose(head, allowance)) is not None:
+        elif (fit := choose(head.shape, cycle.scratch, within)) is not None:
             cycle.admit(head, fit)
         # 5. The first that have no place get one for later, which those behind them must not delay. Within a cycle
         #    free resources only shrink: what had no place has none, and nobody else of that shape is looked at.
         else:
-            cycle.reserve(head)
+            cycle.reserve(head, within)
     # 6. For some of those room is made, by stopping others or by moving them: one plan after the other, each tried out.
     cycle.make_room()
     # 7. What nobody waits for goes to gangs that can grow.
@@ -72,13 +73,22 @@ class Cycle:
     _waiting: tuple[tuple[Shape, tuple[PendingGang, ...], Wait | None], ...] = field(repr=False)
     _scratch: Scratch = field(repr=False, compare=False)
 
-    def lines(self) -> Iterator[tuple[tuple[PendingGang, ...], Wait]]:
+    @cached_property
+    def lines(self) -> tuple[tuple[tuple[PendingGang, ...], Wait], ...]:
         """Gangs that wait for the same reason, and that reason; its `uid` is empty. What is their own is left out."""
-        words: dict[Shape, Wait] = {}
+        words: dict[object, Wait] = {}
+        found: list[tuple[tuple[PendingGang, ...], Wait]] = []
         for shape, gangs, known in self._waiting:
-            if known is None and shape not in words:
-                words[shape] = nowhere("", shape, self._scratch)
-            yield gangs, replace(known, uid="") if known else words[shape]
+            if known is not None:
+                found.append((gangs, known))
+                continue
+            within, over = _apart(gangs, shape, self._scratch)
+            found += over
+            alike = (needs_of(shape), shape.min_workers)  # all that the words depend on
+            if within and alike not in words:
+                words[alike] = nowhere("", shape, self._scratch)
+            found += [(within, words[alike])] if within else []
+        return tuple(found)
 
     @cached_property
     def own(self) -> Mapping[str, Wait]:
@@ -87,7 +97,7 @@ class Cycle:
         helped = {change.beneficiary for change in self.changes if change.beneficiary}
         return {
             gang.uid: _own(gang.uid, wait, kept.get(gang.uid), making_room=gang.uid in helped)
-            for gangs, wait in self.lines()
+            for gangs, wait in self.lines
             for gang in gangs
             if gang.uid in kept or gang.uid in helped
         }
@@ -95,7 +105,7 @@ class Cycle:
     @cached_property
     def waits(self) -> Mapping[str, Wait]:
         """The decision on each gang that waits, by uid. Put into words when it is first asked for."""
-        waits = {gang.uid: replace(wait, uid=gang.uid) for gangs, wait in self.lines() for gang in gangs}
+        waits = {gang.uid: replace(wait, uid=gang.uid) for gangs, wait in self.lines for gang in gangs}
         return {**waits, **self.own}
 
     @cached_property
@@ -124,17 +134,12 @@ class _Running:
         self.blocked: dict[str, PendingGang] = {}
         self.hopeful: list[tuple[Head, Sequence[PendingGang], Reservation | None, float]] = []
 
-    def allowance(self, head: Head) -> Allowance:
-        return self.scratch.quotas.allowance(head.gang.tenant, head.shape.request.accelerator, head.gang.qos)
+    def within(self, gang: PendingGang, shape: Shape) -> dict[Request, int]:
+        return _within(gang, shape, self.scratch)
 
     def is_blocked(self, head: Head) -> bool:
         """Without backfill nobody passes one that waits for the same devices."""
         return not self.policy.backfill and head.shape.request.accelerator in self.blocked
-
-    def choose(self, head: Head, allowance: Allowance) -> Fit | None:
-        devices = head.shape.request.devices
-        most = int(min(allowance.devices / devices, head.shape.max_workers)) if devices else head.shape.max_workers
-        return choose(head.shape, self.scratch, most=most)
 
     def admit(self, head: Head, fit: Fit) -> None:
         gang, quotas = head.gang, self.scratch.quotas
@@ -148,30 +153,32 @@ class _Running:
         )
         self.queue.served(head)
 
-    def over_quota(self, head: Head, allowance: Allowance) -> None:
-        needs = head.shape.devices
-        message = (
-            f"{allowance.message}; this needs {needs:g} more" if allowance.nominal is not None else allowance.message
-        )
-        wait = Wait(head.gang.uid, WaitReason.QUOTA_EXCEEDED, message)
+    def over_quota(self, head: Head) -> None:
+        allowance, needs = _allowance(head.gang, head.shape.request, self.scratch), head.shape.devices
         left = self.queue.close_line(head)
-        self.waiting.append((head.shape, left, wait))
+        self.waiting.append((head.shape, left, _beyond(allowance, needs)))
         if allowance.own >= needs:  # its own is lent out
             self.hopeful.append((head, left[:1], None, needs - allowance.devices))
 
     def refuse(self, head: Head) -> tuple[PendingGang, ...]:
+        """Nobody of the shape is looked at any more."""
         left = self.queue.close_shape(head)
         self.waiting.append((head.shape, left, None))
         return left
 
-    def reserve(self, head: Head) -> None:
+    def reserve(self, head: Head, within: Mapping[Request, int]) -> None:
         self.blocked.setdefault(head.shape.request.accelerator, head.gang)
         found = None
         if self.policy.backfill and len(self.hopeful) < self.policy.reservations:
             found = reserve(head.gang, head.shape, self.scratch)
             if found is not None:
                 self.reservations.append(found)
-        self.hopeful.append((head, self.refuse(head), found, 0.0))
+        if len(within) == len(head.shape.requests):
+            left = self.refuse(head)
+        else:  # others may be allowed what it may not be given
+            left = self.queue.close_line(head)
+            self.waiting.append((head.shape, left, None))
+        self.hopeful.append((head, left, found, 0.0))
 
     def make_room(self) -> None:
         """For the first in the queue for which that is possible and worth it; one token, one gang."""
@@ -185,24 +192,32 @@ class _Running:
                 continue
             wait = min(GAIN_HORIZON, reservation.at - now) if reservation else UNFORESEEN
             for gang in left:
-                plan = self._plan(gang, head.shape, rooms, lacking=lacking, wait=wait)
+                allowed = {head.shape.request: head.shape.min_workers} if lacking else self.within(gang, head.shape)
+                if not allowed:
+                    continue  # its tenant may not hold what would be made free
+                plan = self._plan(gang, head.shape, rooms, allowed, lacking=lacking, wait=wait)
                 if plan is None or not tokens:
                     break
                 rooms.grant(plan)
+                if gang.qos is not QoS.PREEMPTIBLE:  # what it is about to get counts for those behind it
+                    held = head.shape.min_workers * plan.fit.request.devices
+                    self.scratch.quotas.take(gang.tenant, plan.fit.request.accelerator, held)
                 self.changes += plan.changes(gang)
                 tokens -= bool(plan.victims)
             if not tokens:
                 return
 
-    def _plan(self, gang: PendingGang, shape: Shape, rooms: Rooms, *, lacking: float, wait: float) -> Plan | None:
+    def _plan(
+        self, gang: PendingGang, shape: Shape, rooms: Rooms, within: Container[Request], *, lacking: float, wait: float
+    ) -> Plan | None:
         """How room is made for the gang, where that loses less than its wait is worth."""
         policy = self.policy
         gain = shape.devices * wait * policy.urgency.get(gang.qos, 1.0)
-        plan = rooms.plan(gang, shape, lacking=lacking)
+        plan = rooms.plan(gang, shape, within, lacking=lacking)
         if plan is not None and (plan.cost < gain or gang.qos in policy.at_any_cost):
             return plan
         if policy.defragmentation and not lacking:
-            return defragment(gang, shape, rooms, self.scratch, gain=gain)
+            return defragment(gang, shape, rooms, within, gain=gain)
         return None
 
     def grow(self) -> None:
@@ -244,6 +259,35 @@ def _started(gang: PendingGang, fit: Fit, ends_at: float) -> RunningGang:
         ends_at=None if ends_at == NO_END else ends_at,
         spread=gang.spread,
     )
+
+
+def _allowance(gang: PendingGang, request: Request, scratch: Scratch) -> Allowance:
+    return scratch.quotas.allowance(gang.tenant, request.accelerator, gang.qos)
+
+
+def _within(gang: PendingGang, shape: Shape, scratch: Scratch) -> dict[Request, int]:
+    """Of what a worker may be given: how many workers the quota allows, where that is enough for the gang."""
+    allowed = ((request, _allowance(gang, request, scratch).workers(request)) for request in shape.requests)
+    return {request: int(min(n, shape.max_workers)) for request, n in allowed if n >= shape.min_workers}
+
+
+def _apart(
+    gangs: Sequence[PendingGang], shape: Shape, scratch: Scratch
+) -> tuple[tuple[PendingGang, ...], list[tuple[tuple[PendingGang, ...], Wait]]]:
+    """Those whose tenants may hold what they ask for; and those that quota would hold back in any case, and why."""
+    tenants: dict[str, list[PendingGang]] = {}
+    for gang in gangs:
+        tenants.setdefault(gang.tenant, []).append(gang)
+    over = {name: some for name, some in tenants.items() if not _within(some[0], shape, scratch)}
+    told = [
+        (tuple(some), _beyond(_allowance(some[0], shape.request, scratch), shape.devices)) for some in over.values()
+    ]
+    return tuple(gang for gang in gangs if gang.tenant not in over), told
+
+
+def _beyond(allowance: Allowance, needs: float) -> Wait:
+    more = f"; this needs {needs:g} more" if allowance.nominal is not None else ""
+    return Wait("", WaitReason.QUOTA_EXCEEDED, allowance.message + more)
 
 
 def _own(uid: str, wait: Wait, reservation: Reservation | None, *, making_room: bool) -> Wait:

@@ -116,11 +116,11 @@ class Scratch:
 
     def refuse(self, shape: Shape, *, ends_at: float) -> None:
         """No cell takes such a gang now."""
-        self._refused.setdefault(_needs(shape), []).append((shape.min_workers, ends_at))
+        self._refused.setdefault(needs_of(shape), []).append((shape.min_workers, ends_at))
 
     def is_refused(self, shape: Shape, *, ends_at: float) -> bool:
         """Whether one that asked for no more, and for no longer, had no place: free resources only shrink here."""
-        known = self._refused.get(_needs(shape), ())
+        known = self._refused.get(needs_of(shape), ())
         return any(shape.min_workers >= fewest and ends_at >= end for fewest, end in known)
 
     # Entries ----------------------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ class Scratch:
                 kept.book.take(gang.request, gang.nodes, gang.devices)
 
 
-def _needs(shape: Shape) -> tuple[object, ...]:
+def needs_of(shape: Shape) -> tuple[object, ...]:
     """What two shapes must have in common for the refusal of one to say anything of the other."""
     classes = (shape.qos, shape.capacity_types, shape.recovering)
     return (shape.request, shape.alternatives, shape.cells, shape.held_off, classes)

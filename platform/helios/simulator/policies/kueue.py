@@ -34,7 +34,7 @@ class Kueue:
         for gang in in_order(snapshot, by_class(lambda gang: gang.submitted_at)):
             shape = shape_of(gang)
             allowance = scratch.quotas.allowance(gang.tenant, gang.request.accelerator, gang.qos)
-            fits = allowance.devices >= shape.devices
+            fits = allowance.workers(gang.request) >= shape.min_workers
             admit = place(scratch, gang, shape) if fits and (shape, "") not in refused else None
             if admit is not None:
                 admits.append(admit)
@@ -51,7 +51,7 @@ class Kueue:
 
 
 def _preempt(gang: PendingGang, shape: Shape, scratch: Scratch, lacking: float) -> Iterator[Preempt]:
-    for site in Rooms(scratch).sites(gang, shape):
+    for site in Rooms(scratch).sites(gang, shape, shape.requests):
         leaving = sum(one.held for one in site.book.leaving.values())
         if leaving >= shape.devices:
             return  # room is being made already

@@ -100,7 +100,7 @@ def serve(scratch: Scratch, gangs: Iterable[PendingGang], *, blocked: Blocked) -
 
 def place(scratch: Scratch, gang: PendingGang, shape: Shape) -> Admit | None:
     """Where the control puts the gang; None where it fits nowhere now."""
-    fit = choose(shape, scratch, most=shape.max_workers)
+    fit = choose(shape, scratch, dict.fromkeys(shape.requests, shape.max_workers))
     if fit is None:
         return None
     ends_at = expected_end(shape, scratch.policy, scratch.now)
