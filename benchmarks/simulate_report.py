@@ -48,7 +48,7 @@ LOADS = (REFERENCE, 0.7, 0.95)
 CYCLE_S = 60.0
 """Seconds between two scheduling cycles at least: twice the simulator's own, for half the time."""
 WINDOW = Window(Phase.REPORT, warm_up_s=0.5 * DAY_S, measured_s=DAY_S, tail_s=0.5 * DAY_S)
-QUICK = Window(Phase.REPORT, warm_up_s=0.1 * DAY_S, measured_s=0.2 * DAY_S, tail_s=0.1 * DAY_S)
+QUICK = Window(Phase.TUNING, warm_up_s=0.1 * DAY_S, measured_s=0.2 * DAY_S, tail_s=0.1 * DAY_S)
 CODE = ("platform/helios/scheduler", "platform/helios/simulator", "platform/helios/lifecycle.py")
 READERS = ("report", "metrics", "packing")
 """Folders of the simulator that no run depends on."""
@@ -219,7 +219,11 @@ def show_times(runs: Sequence[Kept], console: Console) -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two seeds, one load, a fifth of a day; nothing in docs")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="two seeds, one load, a fifth of a day of the tuning weeks; nothing in docs",
+    )
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--loads", type=_loads, default=LOADS, help="separated by commas, 0.85 among them")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run after so long")

@@ -149,4 +149,5 @@ class Lab:
             stays=case.stays,
             speeds=self.fleet.speeds,
             alternatives=self.fleet.alternatives,
+            half_life=self.study.policy.half_life,
         )
