@@ -60,7 +60,7 @@ class Course:
         life.gang = replace(
             gang,
             held_off=held_off,
-            estimate=world.predictor.expected(job, ran_s=life.kept),
+            estimate=world.predictor.expected(job.beforehand, ran_s=life.kept),
             checkpointed=written if life.kept else gang.checkpointed,
             home=life.cell or gang.home,
             recovering=recovering,
@@ -98,7 +98,7 @@ class Course:
         life.racks = max(life.racks, racks)
         starts_s = life.job.restart_s + self._transfer_s(life, moved=moved)
         speed = self._rate(life, spanned)
-        left = world.predictor.expected(life.job, ran_s=life.kept)
+        left = world.predictor.expected(life.job.beforehand, ran_s=life.kept)
         life.ends_at = None if left is None or left == NO_END else world.now + starts_s + left / speed
         if any(places[name].dead for name in life.nodes):
             life.die(world.now)
@@ -315,7 +315,7 @@ class Course:
     def _ended(self, life: Life) -> None:
         world = self._world
         world.over += 1
-        world.predictor.learn(life.job, life.work)
+        world.predictor.learn(life.job.beforehand, life.work)
         if self._ends is not None:
             self._ends.ended(life.job, world.now)
 

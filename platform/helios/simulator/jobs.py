@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from helios.scheduler.estimates import Work
 from helios.spec import QoS
 
 
@@ -55,6 +56,12 @@ class TraceJob:
     @property
     def most(self) -> int:
         return max(self.workers, self.max_workers)
+
+    @property
+    def beforehand(self) -> Work:
+        """What may be known of it before it runs."""
+        size = f"{self.most}x{self.gpus or self.share / 1000}"
+        return Work(self.tenant, size, self.group, self.estimate_s)
 
     @property
     def work(self) -> float:

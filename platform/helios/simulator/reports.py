@@ -4,7 +4,7 @@ import heapq
 import math
 
 from helios.scheduler import Fleet
-from helios.simulator.estimates import Predictor
+from helios.scheduler.estimates import Predictor
 from helios.simulator.life import Life
 from helios.spec import QoS
 
@@ -39,7 +39,7 @@ class Reports:
             if life.version != version or life.progress is None:
                 continue
             if life.ends_at is not None and life.ends_at <= now:
-                left = self._predictor.expected(life.job, ran_s=life.kept + life.progress.at(now).done)
+                left = self._predictor.expected(life.job.beforehand, ran_s=life.kept + life.progress.at(now).done)
                 life.ends_at = None if left is None else now + left / life.progress.rate
             self._ledger.put(life.shown(now))
             self.expect(life, after=now + self._pause)

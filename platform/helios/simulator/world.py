@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from helios.scheduler import CellState, Fleet, Request, TenantState
+from helios.scheduler.estimates import Predictor
 from helios.simulator.accounts import accounts
 from helios.simulator.clock import Agenda
-from helios.simulator.estimates import Predictor
 from helios.simulator.ground import Ground
 from helios.simulator.life import Life
 from helios.simulator.outcomes import Stay

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from helios.scheduler import CellState, Node, PendingGang, Readiness, Request, TenantState, Topology
 from helios.simulator.accounts import Account
 from helios.simulator.clock import NODES, Agenda
-from helios.simulator.estimates import KEPT, Predictor
 from helios.simulator.faults import choice, exponential, uniform
 from helios.simulator.ground import Ground
 from helios.simulator.jobs import TraceJob
@@ -96,50 +95,6 @@ def test_agenda_goes_by_time_then_rank_then_order() -> None:
     while agenda.next_at < math.inf:
         agenda.step()
     assert seen == [(1.0, "early"), (2.0, "first"), (2.0, "second"), (2.0, "node")]
-
-
-def test_estimates_learn_from_what_finished() -> None:
-    """Nothing is known at first; then the narrow kinds count more the more of them finished."""
-    predictor = Predictor()
-    assert predictor.expected(JOB) is None
-    for _ in range(50):
-        predictor.learn(TraceJob("o", 0.0, 0.0, 1, 8, group="other"), 1000.0)
-    assert predictor.expected(JOB) == pytest.approx(1000.0)
-    for _ in range(3):
-        predictor.learn(JOB, 10.0)
-    early = predictor.expected(JOB)
-    for _ in range(40):
-        predictor.learn(JOB, 10.0)
-    late = predictor.expected(JOB)
-    assert early is not None
-    assert late is not None
-    assert 10 < late < 20 < early < 1000
-
-
-def test_owners_estimate_is_corrected_by_how_true_it_was_before() -> None:
-    """A tenant that asks for ten times what it needs is believed a tenth in the end."""
-    predictor = Predictor()
-    job = TraceJob("j", 0.0, 0.0, 1, 1, estimate_s=1000.0)
-    assert predictor.expected(job) == 1000.0
-    for _ in range(KEPT):
-        predictor.learn(job, 100.0)
-    found = predictor.expected(job)
-    assert found is not None
-    assert 100 < found < 130
-    other = predictor.expected(TraceJob("k", 0.0, 0.0, 1, 1, tenant="other", estimate_s=1000.0))
-    assert other == 1000.0
-
-
-def test_job_that_outlived_its_estimate_goes_on_for_a_while() -> None:
-    """Never for less than a minute; where others ran longer, for what those had left."""
-    predictor = Predictor()
-    job = TraceJob("j", 0.0, 0.0, 1, 1, estimate_s=100.0)
-    assert predictor.expected(job, ran_s=40.0) == 60.0
-    assert predictor.expected(job, ran_s=500.0) == 500.0
-    for seconds in (10.0, 10.0, 10.0, 900.0):
-        predictor.learn(JOB, seconds)
-    left = predictor.expected(JOB, ran_s=600.0)
-    assert left == pytest.approx(300.0)
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 1e5), st.integers(0, 64)), max_size=30))

@@ -1,7 +1,7 @@
 """Quasi-shortest-service-first: the queue by predicted GPU time, nothing is stopped.
 
 Hu et al., "Characterization and Prediction of Deep Learning Workloads in Large-Scale GPU Datacenters", SC 2021. Their
-predictor knows users and job names; ours is the one that every policy here is given (helios.simulator.estimates):
+predictor knows users and job names; ours is the one that every policy here is given (helios.scheduler.estimates):
 finished jobs of the same group, and what the owner says.
 """
 
