@@ -43,7 +43,12 @@ class HearsStarts(Protocol):
 @runtime_checkable
 class HearsStops(Protocol):
     def stopped(self, job: TraceJob, now: float, held: float, done: float) -> None:
-        """The job left its place and waits again: device-seconds that it has held so far, and work that is safe."""
+        """The job left its place and waits again.
+
+        Args:
+            held: device-seconds that it has held so far.
+            done: seconds of its work that are safe, at its largest number of workers.
+        """
         ...
 
 

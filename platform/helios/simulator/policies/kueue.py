@@ -1,13 +1,13 @@
 """Quota as Kueue has it: nominal quotas, borrowing in a cohort, reclaim, and preemption by priority.
 
 Kueue (kubernetes-sigs/kueue), ClusterQueues with `BestEffortFIFO`, `reclaimWithinCohort: Any` and
-`withinClusterQueue: LowerPriority`: the queue by priority class, then age; one that has no quota or place is passed;
-candidates for preemption are borrowers of the cohort first, then lower priorities, then the latest admitted; those are
+`withinClusterQueue: LowerPriority`: who stays within its quota comes before who borrows, then by priority class, then
+by age; one that has no quota or place is passed; candidates for preemption are borrowers of the cohort first, then lower priorities, then the latest admitted; those are
 let go again that turn out not to be needed. It knows neither checkpoints nor topology unless told, and nothing of cells
 but flavours: here the least-loaded feasible one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from helios.scheduler import PendingGang, Preempt, RunningGang, Snapshot, StopReason
 from helios.scheduler.lines import Shape, shape_of
@@ -15,9 +15,11 @@ from helios.scheduler.preemption import Rooms, Site, plan_among
 from helios.scheduler.queue import QOS_ORDER
 from helios.scheduler.scratch import Scratch
 from helios.scheduler.victims import Victim
-from helios.simulator.policies.serving import CONTROL, Decisions, by_class, in_order, place
+from helios.simulator.policies.serving import CONTROL, Decisions, in_order, place
 from helios.spec import QoS
 
+PRIORITY = 1e15
+"""More than any gang's device-seconds: no age makes up for a priority."""
 TRIES = 4
 """Gangs that a cycle tries to make room for; it makes room for one."""
 
@@ -31,7 +33,7 @@ class Kueue:
         scratch = Scratch(snapshot, CONTROL)
         admits, blocked = [], []
         refused: set[tuple[Shape, str]] = set()
-        for gang in in_order(snapshot, by_class(lambda gang: gang.submitted_at)):
+        for gang in in_order(snapshot, _entries(scratch)):
             shape = shape_of(gang)
             allowance = scratch.quotas.allowance(gang.tenant, gang.request.accelerator, gang.qos)
             fits = allowance.workers(gang.request) >= shape.min_workers
@@ -48,6 +50,20 @@ class Kueue:
             if changes:
                 return Decisions(tuple(admits), changes)
         return Decisions(tuple(admits))
+
+
+def _entries(scratch: Scratch) -> Callable[[PendingGang], tuple[float, ...]]:
+    """The order of entries: who stays within its own quota before who borrows, then priority, then age.
+
+    `preemptible` work, which has no quota here, counts as borrowing.
+    """
+
+    def key(gang: PendingGang) -> tuple[float, ...]:
+        own = scratch.quotas.allowance(gang.tenant, gang.request.accelerator, gang.qos).own
+        borrows = gang.qos is QoS.PREEMPTIBLE or own < gang.min_workers * gang.request.devices
+        return (borrows, QOS_ORDER[gang.qos], gang.submitted_at)
+
+    return key
 
 
 def _preempt(gang: PendingGang, shape: Shape, scratch: Scratch, lacking: float) -> Iterator[Preempt]:
@@ -74,7 +90,8 @@ def _candidate(one: RunningGang, gang: PendingGang, site: Site, lacking: float) 
 
 
 def _victim(one: RunningGang, scratch: Scratch) -> Victim:
-    """As a cost: the latest admitted is the cheapest."""
+    """As a cost: the lowest priority is the cheapest, of that the latest admitted."""
     ran = scratch.now - (scratch.now if one.started_at is None else one.started_at)
     order = (-QOS_ORDER[one.qos], ran, one.uid)
-    return Victim(one, StopReason.PREEMPTED, one.nodes, (), one.held * ran, order)
+    above = QOS_ORDER[QoS.PREEMPTIBLE] - QOS_ORDER[one.qos]
+    return Victim(one, StopReason.PREEMPTED, one.nodes, (), one.held * ran + above * PRIORITY, order)

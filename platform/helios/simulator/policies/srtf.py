@@ -28,8 +28,7 @@ class Srtf:
 
     def stopped(self, job: TraceJob, now: float, held: float, done: float) -> None:  # noqa: ARG002 - its signature
         """What is left of it is known to an oracle."""
-        devices = max(1e-9, job.most * (job.gpus or job.share / 1000))
-        self._left[job.job_id] = max(0.0, self._true[job.job_id] - done / devices)
+        self._left[job.job_id] = max(0.0, self._true[job.job_id] - done)
 
     def decide(self, snapshot: Snapshot) -> Decisions:
         queue = in_order(snapshot, by_class(lambda gang: self._left[gang.uid]))

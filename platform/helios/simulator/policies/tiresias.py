@@ -28,8 +28,15 @@ class Tiresias:
 
     name: str = "tiresias"
     _held: dict[str, float] = field(default_factory=dict)
+    _base: dict[str, float] = field(default_factory=dict)
+    """What a job had held when it was promoted: its account began anew."""
     _stopped_at: dict[str, float] = field(default_factory=dict)
+    _submitted_s: dict[str, float] = field(default_factory=dict)
     _next_round: float = 0.0
+
+    def started(self, job: TraceJob, now: float) -> None:  # noqa: ARG002 - its signature
+        """When it came, which orders a queue whether it runs or waits."""
+        self._submitted_s[job.job_id] = job.submitted_s
 
     def stopped(self, job: TraceJob, now: float, held: float, done: float) -> None:  # noqa: ARG002 - its signature
         """What it has attained."""
@@ -38,21 +45,18 @@ class Tiresias:
 
     def decide(self, snapshot: Snapshot) -> Decisions:
         now = snapshot.now
+        for gang in snapshot.pending:
+            self._promote(gang, now)
 
         def queue_of(gang: PendingGang | RunningGang) -> float:
-            attained = self._held.get(gang.uid, 0.0)
+            attained = self._held.get(gang.uid, 0.0) - self._base.get(gang.uid, 0.0)
             if isinstance(gang, RunningGang):
-                attained += gang.held * (now - (gang.started_at or now))
-            else:
-                devices = max(1e-9, gang.min_workers * gang.request.devices)
-                waited = now - self._stopped_at.get(gang.uid, now)
-                if attained and waited > KNOB * attained / devices:
-                    return 0.0
+                attained += gang.held * (now - (now if gang.started_at is None else gang.started_at))
             return float(attained >= THRESHOLD)
 
         def order(gang: PendingGang | RunningGang) -> tuple[float, ...]:
-            since = gang.submitted_at if isinstance(gang, PendingGang) else (gang.started_at or now)
-            return (queue_of(gang), since)
+            came = gang.submitted_at if isinstance(gang, PendingGang) else self._submitted_s.get(gang.uid, now)
+            return (queue_of(gang), came)
 
         queue = in_order(snapshot, by_class(queue_of))
         served = serve(Scratch(snapshot, CONTROL), queue, blocked=Blocked.SKIP)
@@ -60,3 +64,11 @@ class Tiresias:
             return Decisions(tuple(served.admits), next_look=self._next_round if served.refused else None)
         self._next_round = now + ROUND_S
         return Decisions(tuple(served.admits), make_room(snapshot, served.refused, order), self._next_round)
+
+    def _promote(self, gang: PendingGang, now: float) -> None:
+        """It has waited for so long that it counts as new."""
+        held = self._held.get(gang.uid, 0.0)
+        attained = held - self._base.get(gang.uid, 0.0)
+        waited = now - self._stopped_at.get(gang.uid, now)
+        if attained >= THRESHOLD and waited > KNOB * attained / (gang.min_workers * gang.request.devices):
+            self._base[gang.uid] = held

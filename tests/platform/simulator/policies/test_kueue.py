@@ -37,7 +37,6 @@ def test_owner_reclaims_what_is_borrowed(played: Any, borrower: list[Any], job: 
     assert found["own"].preemptions == 0
 
 
-@pytest.mark.xfail(strict=True, reason="the queue goes by age, so the borrower takes it again, every cycle")
 def test_owner_gets_what_was_reclaimed_for_it(played: Any, borrower: list[Any], job: Any) -> None:
     """Who is within its nominal quota comes before who borrows (Kueue's order of entries), however old that is."""
     found = played("kueue", *borrower, job("owner", 500, 100, tenant="b"), cells={"x": 2}, tenants=tenants())
@@ -53,7 +52,6 @@ def test_latest_of_a_lower_priority_is_stopped(played: Any, job: Any) -> None:
     assert (found["old"].preemptions, found["late"].preemptions) == (0, 1)
 
 
-@pytest.mark.xfail(strict=True, reason="of victims on different nodes the latest is taken, whatever its class")
 def test_lowest_priority_is_stopped_before_a_later_one(played: Any, job: Any) -> None:
     """Priority comes before the time of admission."""
     low = (job("preemptible", 0, 5000, qos=QoS.PREEMPTIBLE), job("standard", 100, 5000))

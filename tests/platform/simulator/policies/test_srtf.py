@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pytest
-
 from helios.spec import QoS
 
 
@@ -21,7 +19,6 @@ def test_time_left_counts_not_the_whole(played: Any, job: Any) -> None:
     assert (found["old"].preemptions, found["new"].started_s) == (0, 3600)
 
 
-@pytest.mark.xfail(strict=True, reason="seconds of work are taken for device-seconds")
 def test_what_was_stopped_is_ordered_by_what_is_left(played: Any, job: Any) -> None:
     """Work that is safe is taken off: 1,000 s left of 3,600 come before another of 1,500."""
     jobs = (job("old", 0, 3600), job("short", 2600, 300), job("other", 2650, 1500))

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pytest
-
 from helios.simulator.policies.tiresias import KNOB, THRESHOLD
 
 DEMOTED_S = THRESHOLD / 8
@@ -26,7 +24,6 @@ def test_no_run_time_is_looked_at(played: Any, job: Any) -> None:
     assert [one.ended_s for one in first.values()] == [one.ended_s for one in second.values()]
 
 
-@pytest.mark.xfail(strict=True, reason="what runs is ordered by its last start, what waits by its submission")
 def test_service_counts_devices(played: Any, job: Any) -> None:
     """A job of one GPU stays in the first queue eight times as long as one of a whole node."""
     jobs = [job("old", 0, 20_000), *(job(f"old{index}", 0, 20_000, gpus=1) for index in range(8)), job("new", 1400, 60)]
@@ -45,14 +42,12 @@ def test_long_wait_promotes(play: Any, job: Any) -> None:
     assert first.until_s + KNOB * ran < again.since_s < first.until_s + KNOB * ran + 1500
 
 
-@pytest.mark.xfail(strict=True, reason="what runs is ordered by its last start, what waits by its submission")
 def test_nothing_is_stopped_for_one_of_its_own_queue(played: Any, job: Any) -> None:
     """Within a queue it is first come, first served: the older of two demoted jobs is not stopped again and again."""
     found = played("tiresias", job("first", 0, 36_000), job("second", 600, 36_000))
     assert found["first"].preemptions + found["second"].preemptions < 10
 
 
-@pytest.mark.xfail(strict=True, reason="once it runs a promoted job is in the second queue again")
 def test_promoted_job_stays_until_it_has_attained_as_much_again(play: Any, job: Any) -> None:
     """Promotion begins a job's account anew."""
     news = [job(f"new{index:02}", 1400 + index * 1200, 1200) for index in range(30)]
