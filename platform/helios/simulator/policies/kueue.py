@@ -2,9 +2,10 @@
 
 Kueue (kubernetes-sigs/kueue), ClusterQueues with `BestEffortFIFO`, `reclaimWithinCohort: Any` and
 `withinClusterQueue: LowerPriority`: who stays within its quota comes before who borrows, then by priority class, then
-by age; one that has no quota or place is passed; candidates for preemption are borrowers of the cohort first, then lower priorities, then the latest admitted; those are
-let go again that turn out not to be needed. It knows neither checkpoints nor topology unless told, and nothing of cells
-but flavours: here the least-loaded feasible one.
+by age; one that has no quota or place is passed. Candidates for preemption are borrowers of the cohort where quota is
+reclaimed, else lower priorities, the lowest first, of that the latest admitted; those are let go again that turn out
+not to be needed. It knows neither checkpoints nor topology unless told, and nothing of cells but flavours: here the
+least-loaded feasible one.
 """
 
 from collections.abc import Callable, Iterator
