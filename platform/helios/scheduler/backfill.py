@@ -6,7 +6,7 @@ that end before the reserved moment may use anything; others only what the reser
 
 import heapq
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -24,14 +24,18 @@ CANDIDATES = 2
 _LEAST_OVERRUN = 60.0
 
 
-def reserve(gang: PendingGang, shape: Shape, scratch: Scratch) -> Reservation | None:
-    """Keep a place for the gang where it will be free first; None where none can be foreseen."""
+def reserve(gang: PendingGang, shape: Shape, scratch: Scratch, within: Iterable[Request]) -> Reservation | None:
+    """Keep a place for the gang where it will be free first; None where none can be foreseen.
+
+    Args:
+        within: what its tenant's quota allows a worker to be given.
+    """
     access = access_of(shape, scratch.policy)
     open_cells = [cell for cell in scratch.cells if _may_reserve(shape, cell.name, scratch)]
     options = [
         (-scratch.fits(cell.name, want_of(request, access)), cell.name, request)
         for cell in open_cells
-        for request in shape.requests
+        for request in within
         if room(cell, request, access) >= shape.min_workers
     ]
     found = []

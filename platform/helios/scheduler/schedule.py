@@ -170,7 +170,7 @@ class _Running:
         self.blocked.setdefault(head.shape.request.accelerator, head.gang)
         found = None
         if self.policy.backfill and len(self.hopeful) < self.policy.reservations:
-            found = reserve(head.gang, head.shape, self.scratch)
+            found = reserve(head.gang, head.shape, self.scratch, within)
             if found is not None:
                 self.reservations.append(found)
         if len(within) == len(head.shape.requests):

@@ -75,6 +75,16 @@ def test_alternative_is_given_where_quota_allows_nothing_else() -> None:
     assert [admit.request for admit in cycle.admits] == [A100]
 
 
+def test_no_place_is_reserved_beyond_quota() -> None:
+    """An alternative that quota forbids is not kept free, though it would be free first."""
+    fleet = cell(n1={"H100": 8}, n2={"A100": 8})
+    held = (running("h", "n1", qos=QoS.GUARANTEED), running("a", "n2", A100, qos=QoS.GUARANTEED, ends_at=100.0))
+    for quotas, node in (({"H100": 8}, "n1"), ({"H100": 8, "A100": 8}, "n2")):
+        gang = waiting("x", alternatives=(A100,))
+        cycle = schedule(Snapshot(0.0, (fleet,), (TenantState("t", quotas), TenantState("v")), (gang,), held))
+        assert [kept.nodes for kept in cycle.reservations] == [(node,)]
+
+
 @pytest.mark.parametrize("sizes", [(3, 7), (1, 2, 7), (9, 1), (10,)])
 def test_ten_tenths_are_one_device(sizes: tuple[int, ...]) -> None:
     """Shares are counted in whole thousandths: no rounding holds the last of them back."""

@@ -90,7 +90,7 @@ def serve(scratch: Scratch, gangs: Iterable[PendingGang], *, blocked: Blocked) -
             served.admits.append(admit)
             continue
         if not served.refused and blocked is Blocked.EASY:
-            reserve(gang, shape, scratch)
+            reserve(gang, shape, scratch, shape.requests)
         if blocked is Blocked.STOP:
             stopped.add(accelerator)
         refused.add(shape)
