@@ -83,7 +83,11 @@ class Worker:
         return Action.LEAVE if leave else Action.CHECKPOINT
 
     def checkpoint(self, engine: Engine, step: int) -> None:
-        """Write a checkpoint that survives this gang. All ranks call it, at the same step."""
+        """Write a checkpoint that survives this gang. All ranks call it, at the same step.
+
+        A report counts for nothing until Ray's controller has fetched it from every rank: a gang that dies before that
+        starts again without it. So rank 0 waits for the record, about half a second if all is well, and says so then.
+        """
         self.phase("checkpointing")
         folder = write_checkpoint(engine, self.run_dir, step)
         ray.train.report(
@@ -92,6 +96,7 @@ class Worker:
             checkpoint_upload_mode=ray.train.CheckpointUploadMode.NO_UPLOAD,
         )
         if self.lead:
+            ray.train.get_all_reported_checkpoints(ray.train.CheckpointConsistencyMode.COMMITTED)
             self.lead.needed = folder_bytes(folder)
             self.lead.checkpointed = time.monotonic()
             self.lead.progress.update(checkpoint_step=step)

@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from safetensors.torch import load_file
 
+from helios_jobs.train.checkpoints import SNAPSHOT
 from helios_jobs.train.driver import run
 from helios_jobs.train.progress import write_json
 
@@ -56,16 +57,24 @@ def test_a_killed_worker_costs_no_step_and_the_product_is_the_same(
     toy_objective: Callable[..., Any],
     ray_cluster: Any,
     plain_runs: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """kill -9 of a worker: the gang restarts from its checkpoint and ends with the weights of an unbroken run."""
+    """kill -9 of a worker as a checkpoint is told, which counts by then: the gang restarts from it and ends with the
+    weights of an unbroken run."""
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "2")
     environ = job_environ("killed", {"steps": 30, "zero": 2}, HELIOS_CHECKPOINT_EVERY="1")
-    killer = _when(
-        environ,
-        lambda now: (now.get("checkpoint_step") or 0) > 0 and now["phase"] == "training",
-        lambda: ray_cluster.processes("RayTrainWorker")[0].kill(),  # noqa: PLW0108 - it is not there yet
-    )
+    run_dir = Path(environ["HELIOS_BUCKET"]) / "runs" / environ["HELIOS_JOB_UID"]
+    told, recorded = [], []
+
+    def kill() -> None:
+        told.append(_read(environ, "progress.json")["checkpoint_step"])
+        recorded.append((run_dir / SNAPSHOT).read_text())
+        ray_cluster.processes("RayTrainWorker")[0].kill()
+
+    killer = _when(environ, lambda now: (now.get("checkpoint_step") or 0) > 0 and now["phase"] == "training", kill)
     assert run(environ, toy_objective(pause=0.15)) == 0
     killer.join()
+    assert f"checkpoint_{told[0]:08d}_" in recorded[0]
     assert _read(environ, "progress.json")["restarts"] == 1
     assert _distance(_weights(environ), plain_runs["muon-2-30"]["whole"]) == 0.0
 
