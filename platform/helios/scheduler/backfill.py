@@ -8,11 +8,10 @@ import heapq
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
-import numpy as np
-
-from helios.scheduler.book import BOUNDLESS, Access, Book, room, want_of
+from helios.scheduler.book import Access, Book, room, want_of
 from helios.scheduler.cell_stage import access_of, place
 from helios.scheduler.decisions import Reservation
+from helios.scheduler.emptying import Emptying
 from helios.scheduler.lines import Shape
 from helios.scheduler.scratch import Kept, Scratch
 from helios.scheduler.snapshot import Headroom, PendingGang, Request, RunningGang
@@ -72,63 +71,17 @@ def _first_room(
 
     None where no end is foreseen, and where it fits now: then it is kept room that it must not use.
     """
-    future = _Emptying(book, request, access)
+    future = Emptying(book, request, book.layout.usable(access))
     if future.total >= workers:
         return None
     gone = []
     for at, gang in departures(book, now):
         if _matters(gang, request):
-            future.leave(gang)
+            future.leave(gang.request, gang.nodes, gang.devices)
             gone.append(gang)
             if future.total >= workers:
                 return at, gone
     return None
-
-
-class _Emptying:
-    """Workers that fit in a cell while gangs leave it. Plain numbers: gangs touch a few nodes each."""
-
-    def __init__(self, book: Book, request: Request, access: Access) -> None:
-        self._request, self._rows = request, book.layout.rows
-        self._usable = book.layout.usable(access).tolist()
-        self._millicpus, self._memory = book.millicpus.tolist(), book.memory.tolist()
-        free = book.free.get(request.accelerator)
-        self._free = [0] * len(self._usable) if free is None else free.tolist()
-        self._shared = book.copy() if request.share else None
-        self._capacities = book.look(request, access).capacities.tolist()
-        self.total = sum(self._capacities)
-
-    def leave(self, gang: RunningGang) -> None:
-        """Its place is free."""
-        held, rows = gang.request, self._rows
-        if self._shared is not None:
-            self._shared.take(held, gang.nodes, gang.devices, sign=-1)
-        devices = held.accelerators if held.accelerator == self._request.accelerator else 0
-        for name in gang.nodes:
-            row = rows.get(name)
-            if row is not None:
-                self._millicpus[row] += held.millicpus
-                self._memory[row] += held.memory
-                self._free[row] += devices
-        for name in set(gang.nodes):
-            row = rows.get(name)
-            if row is not None and self._usable[row]:
-                fits = self._fits(row)
-                self.total += fits - self._capacities[row]
-                self._capacities[row] = fits
-
-    def _fits(self, row: int) -> int:
-        request = self._request
-        if self._shared is not None:
-            return int(self._shared.fitting_on(request, np.array([row]))[0])
-        fits = BOUNDLESS
-        if request.accelerators:
-            fits = self._free[row] // request.accelerators
-        if request.millicpus:
-            fits = min(fits, self._millicpus[row] // request.millicpus)
-        if request.memory:
-            fits = min(fits, self._memory[row] // request.memory)
-        return max(fits, 0)
 
 
 def _matters(gang: RunningGang, request: Request) -> bool:

@@ -287,6 +287,10 @@ class Book:
             capacities = np.minimum(capacities, self.memory[rows] // request.memory)
         return np.maximum(capacities, 0)
 
+    def is_shared(self, kind: str) -> bool:
+        """Whether somebody holds a part of a device of that type."""
+        return any(shared == kind for shared, _ in self._shared)
+
     def _sharing(self, request: Request, free: Ints) -> Ints:
         capacities = np.maximum(free, 0) * (WHOLE // request.share)
         for (kind, row), devices in self._shared.items():

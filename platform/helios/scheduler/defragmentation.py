@@ -1,13 +1,14 @@
 """Moving gangs so that a larger one finds a whole place: only where that wins more device-seconds than it loses."""
 
 from collections.abc import Container
+from functools import partial
 
 from helios.scheduler.book import Book
 from helios.scheduler.decisions import StopReason
 from helios.scheduler.lines import Shape
-from helios.scheduler.preemption import Plan, Rooms, plan_among, without
+from helios.scheduler.plans import Plan, Site, plan_among, without
+from helios.scheduler.preemption import Rooms
 from helios.scheduler.snapshot import PendingGang, Request
-from helios.scheduler.victims import may_be_stopped, victim
 
 MOST_MOVED = 16
 """Gangs that are moved for one."""
@@ -23,7 +24,6 @@ def defragment(
         gain: device-seconds that the gang wins by starting now and not when it is expected to.
     """
     best: Plan | None = None
-    scratch = rooms.scratch
     for site in rooms.sites(gang, shape, within):
         book, request = site.book, site.request
         if not request.accelerators:
@@ -31,20 +31,21 @@ def defragment(
         free = book.free[request.accelerator][site.usable].clip(min=0).sum()
         if free < shape.devices:
             continue  # moving does not make devices
-        movable = (
-            victim(one, StopReason.DEFRAGMENTED, scratch)
-            for one in book.gangs.values()
-            if one.request.accelerator == request.accelerator
-            and one.held < shape.devices
-            and not rooms.is_granted(one.uid)
-            and may_be_stopped(one, scratch)
-        )
-        found = plan_among(movable, site)
-        if found is None or len(found.victims) > MOST_MOVED or not _rehoused(found, book):
+        found = rooms.once(site, (StopReason.DEFRAGMENTED, shape.devices), partial(_moves, shape.devices, rooms, site))
+        if found is None:
             continue
         if found.cost < gain and (best is None or found.cost < best.cost):
             best = found
     return best
+
+
+def _moves(devices: float, rooms: Rooms, site: Site) -> Plan | None:
+    """The cheapest moves of gangs that are smaller than that."""
+    movable = rooms.movable(site.book.cell.name, site.request.accelerator)
+    found = plan_among((one for one in movable if one.gang.held < devices), site)
+    if found is None or len(found.victims) > MOST_MOVED or not _rehoused(found, site.book):
+        return None
+    return found
 
 
 def _rehoused(found: Plan, book: Book) -> bool:

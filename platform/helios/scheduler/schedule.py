@@ -11,8 +11,9 @@ from helios.scheduler.defragmentation import defragment
 from helios.scheduler.elastic import grow
 from helios.scheduler.global_stage import choose, expected_end
 from helios.scheduler.lines import Shape
+from helios.scheduler.plans import Plan
 from helios.scheduler.policy import Policy
-from helios.scheduler.preemption import Plan, Rooms
+from helios.scheduler.preemption import Rooms
 from helios.scheduler.queue import Head, Queue
 from helios.scheduler.quota import Allowance
 from helios.scheduler.scratch import Scratch, needs_of

@@ -71,16 +71,16 @@ class Stoppable:
         return shrunk if other is mine else None
 
 
-def stoppable(book: Book, accelerator: str, scratch: Scratch) -> Iterator[Stoppable]:
+def stoppable(book: Book, accelerator: str, scratch: Scratch) -> Iterator[RunningGang]:
     """Gangs of a cell that may be asked for room with such devices."""
     for gang in book.gangs.values():
         if gang.request.accelerator == accelerator and may_be_stopped(gang, scratch):
-            yield stoppable_of(gang, scratch)
+            yield gang
 
 
 def stoppable_of(gang: RunningGang, scratch: Scratch) -> Stoppable:
     """What the gang could give."""
-    policy, whole, shrunk = scratch.policy, victim(gang, StopReason.PREEMPTED, scratch), None
+    policy, whole, shrunk = scratch.policy, leaver(gang, StopReason.PREEMPTED, scratch), None
     if len(gang.nodes) > gang.fewest and policy.elastic and not gang.request.share:
         kept, freed = gang.nodes[: gang.fewest], gang.nodes[gang.fewest :]
         cost = whole.cost * len(kept) / len(gang.nodes)
@@ -107,7 +107,7 @@ def ranked(scratch: Scratch, accelerator: str) -> list[tuple[float, float, str, 
     return found
 
 
-def victim(gang: RunningGang, reason: StopReason, scratch: Scratch) -> Victim:
+def leaver(gang: RunningGang, reason: StopReason, scratch: Scratch) -> Victim:
     """The gang as a whole."""
     cost = loss(gang, scratch.policy, scratch.now)
     return Victim(gang, reason, gang.nodes, (), cost, _order(gang, len(gang.nodes), cost))
@@ -147,4 +147,4 @@ def for_owner(book: Book, gang: PendingGang, scratch: Scratch) -> Iterator[Victi
         if running.qos is QoS.PREEMPTIBLE:
             continue  # it holds nobody's quota
         if quotas.borrowed(running.tenant, kind) > 0 and quotas.same_cohort(gang.tenant, running.tenant):
-            yield victim(running, StopReason.RECLAIMED, scratch)
+            yield leaver(running, StopReason.RECLAIMED, scratch)

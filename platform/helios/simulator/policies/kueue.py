@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 
 from helios.scheduler import PendingGang, Preempt, RunningGang, Snapshot, StopReason
 from helios.scheduler.lines import Shape, shape_of
-from helios.scheduler.preemption import Rooms, Site, plan_among
+from helios.scheduler.plans import Site, plan_among
+from helios.scheduler.preemption import Rooms
 from helios.scheduler.queue import QOS_ORDER
 from helios.scheduler.scratch import Scratch
 from helios.scheduler.victims import Victim

@@ -1,0 +1,74 @@
+"""How many workers fit while gangs leave one after the other, and some of them stay after all."""
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from helios.scheduler.book import BOUNDLESS, Book, Bools, Ints
+from helios.scheduler.snapshot import Request
+
+
+class Emptying:
+    """Workers of one request that fit on some nodes of a cell. The book is left as it is.
+
+    Plain numbers: gangs touch a few nodes each, and to change an element of an array costs ten times as much.
+
+    Attributes:
+        total: workers that fit now.
+    """
+
+    def __init__(self, book: Book, request: Request, inside: Bools) -> None:
+        self._request, self._row_of = request, book.layout.rows
+        # Where devices are shared, which of them comes free is the book's to say.
+        self._shared = book.bare() if request.share or book.is_shared(request.accelerator) else None
+        self._size = len(inside)
+        rows = np.flatnonzero(inside)
+        free = book.free.get(request.accelerator)
+        whole = np.zeros(len(rows), dtype=np.int64) if free is None else free[rows]
+        columns = (column.tolist() for column in (whole, book.millicpus[rows], book.memory[rows]))
+        self._left = dict(zip(rows.tolist(), map(list, zip(*columns, strict=True)), strict=True))
+        self._fits = dict(zip(self._left, book.fitting_on(request, rows).tolist(), strict=True))
+        self.total: int = sum(self._fits.values())
+
+    @property
+    def capacities(self) -> Ints:
+        """Workers that fit on each node of the cell; none outside of those that are looked at."""
+        found = np.zeros(self._size, dtype=np.int64)
+        found[list(self._fits)] = list(self._fits.values())
+        return found
+
+    def leave(self, held: Request, nodes: tuple[str, ...], devices: Sequence[int] = (), *, sign: int = 1) -> None:
+        """One worker on each of `nodes` gives back what it holds; with `sign=-1` it takes it again."""
+        if self._shared is not None:
+            self._shared.take(held, nodes, devices, sign=-sign)
+        same = held.accelerators if held.accelerator == self._request.accelerator else 0
+        for name, workers in counted(nodes):
+            row = self._row_of.get(name, -1)
+            left = self._left.get(row)
+            if left is None:
+                continue
+            left[0] += sign * workers * same
+            left[1] += sign * workers * held.millicpus
+            left[2] += sign * workers * held.memory
+            fits = self._fit(row, left)
+            self.total += fits - self._fits[row]
+            self._fits[row] = fits
+
+    def _fit(self, row: int, left: Sequence[int]) -> int:
+        request = self._request
+        if self._shared is not None:
+            return int(self._shared.fitting_on(request, np.array([row]))[0])
+        fits = left[0] // request.accelerators if request.accelerators else BOUNDLESS
+        if request.millicpus:
+            fits = min(fits, left[1] // request.millicpus)
+        if request.memory:
+            fits = min(fits, left[2] // request.memory)
+        return max(fits, 0)
+
+
+@lru_cache(maxsize=100_000)
+def counted(nodes: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    """Each node once, and how many workers are on it."""
+    return ((nodes[0], 1),) if len(nodes) == 1 else tuple(Counter(nodes).items())
