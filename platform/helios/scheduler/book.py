@@ -185,6 +185,25 @@ class Book:
 
     def enter(self, gang: RunningGang) -> None:
         """It holds its place from now on. A node that the cell no longer shows is passed over."""
+        self._note(gang)
+        if gang.spread:
+            self.spreads[gang.spread] += len(gang.nodes)
+        self.take(gang.request, gang.nodes, gang.devices)
+
+    def remove(self, uid: str) -> RunningGang:
+        """Its place is free again. Raises `KeyError` where it is not entered."""
+        gang = self._strike(uid)
+        if gang.spread:
+            self.spreads[gang.spread] -= len(gang.nodes)
+        self.take(gang.request, gang.nodes, gang.devices, sign=-1)
+        return gang
+
+    def renew(self, gang: RunningGang) -> None:
+        """Something else is known of a gang that keeps its place. Raises `KeyError` where it is not entered."""
+        self._strike(gang.uid)
+        self._note(gang)
+
+    def _note(self, gang: RunningGang) -> None:
         self.gangs[gang.uid] = gang
         if gang.ends_at is not None:
             insort(self._ends, (gang.ends_at, gang.uid))
@@ -192,21 +211,14 @@ class Book:
             self.leaving[gang.uid] = gang
         if gang.fewest < gang.most:
             self.elastic[gang.uid] = gang
-        if gang.spread:
-            self.spreads[gang.spread] += len(gang.nodes)
-        self.take(gang.request, gang.nodes, gang.devices)
 
-    def remove(self, uid: str) -> RunningGang:
-        """Its place is free again. Raises `KeyError` where it is not entered."""
+    def _strike(self, uid: str) -> RunningGang:
         gang = self.gangs.pop(uid)
         if gang.ends_at is not None:
             place = bisect_left(self._ends, (gang.ends_at, uid))
             del self._ends[place]
         self.leaving.pop(uid, None)
         self.elastic.pop(uid, None)
-        if gang.spread:
-            self.spreads[gang.spread] -= len(gang.nodes)
-        self.take(gang.request, gang.nodes, gang.devices, sign=-1)
         return gang
 
     def take(self, request: Request, nodes: Sequence[str], devices: Sequence[int] = (), *, sign: int = 1) -> None:

@@ -102,6 +102,12 @@ class Fleet:
             self._lines.put(gang)
             self._demand[gang.request.accelerator, gang.request.accelerators] += 1
             self._shown_lines = self._shown_pending = None
+        elif (known := self._running.get(gang.uid)) is not None and _same_place(known, gang):
+            self._running[gang.uid] = gang
+            if gang.cell in self._books:
+                self._books[gang.cell].renew(gang)
+                self._shown.pop(gang.cell, None)
+            self._shown_running = None
         else:
             self._unqueue(gang.uid)
             self._release(gang.uid)
@@ -160,6 +166,16 @@ class Fleet:
         _count(self._held, gang, -1)
         self._demand[gang.request.accelerator, gang.request.accelerators] -= 1
         self._shown_running = None
+
+
+def _same_place(one: RunningGang, other: RunningGang) -> bool:
+    """Whether they hold the same, on the account of the same."""
+    return (
+        one.nodes == other.nodes
+        and one.request == other.request
+        and one.devices == other.devices
+        and (one.cell, one.tenant, one.qos, one.spread) == (other.cell, other.tenant, other.qos, other.spread)
+    )
 
 
 def _by_name(cells: tuple[CellState, ...]) -> list[CellState]:

@@ -28,6 +28,8 @@ from helios.scheduler import (
     Topology,
     schedule,
 )
+from helios.scheduler.book import Book
+from helios.scheduler.fleet import sums_of
 from helios.spec import QoS
 
 EXAMPLES = int(os.environ.get("HELIOS_EXAMPLES", "100"))
@@ -128,6 +130,12 @@ def said(cycle: Cycle) -> tuple[object, ...]:
     return (cycle.admits, cycle.changes, cycle.reservations, cycle.next_look, dict(cycle.waits))
 
 
+def noted(book: Book) -> tuple[object, ...]:
+    """What a cell's book knows of its gangs."""
+    free = {kind: devices.tolist() for kind, devices in book.free.items()}
+    return (free, book.gangs, book.ends(), book.leaving, book.elastic, +book.spreads)
+
+
 class Told(RuleBasedStateMachine):
     """Beside the fleet, the facts as plain dictionaries."""
 
@@ -160,6 +168,21 @@ class Told(RuleBasedStateMachine):
         for gang in gangs:
             self.fleet.put(gang)
             self.gangs[gang.uid] = gang
+
+    @rule(uid=st.sampled_from(UIDS), news=running())
+    def report(self, uid: str, news: RunningGang) -> None:
+        """A gang that keeps its place says something else of itself."""
+        gang = self.gangs.get(uid)
+        if isinstance(gang, RunningGang):
+            known = replace(
+                gang,
+                started_at=news.started_at,
+                checkpointed_at=news.checkpointed_at,
+                ends_at=news.ends_at,
+                leaving_at=news.leaving_at,
+                max_workers=len(gang.nodes) + news.max_workers,
+            )
+            self.put([known])
 
     @rule(uid=st.sampled_from(UIDS))
     def drop(self, uid: str) -> None:
@@ -212,7 +235,11 @@ class Told(RuleBasedStateMachine):
     def says_the_same(self) -> None:
         snapshot = self.fleet.snapshot(NOW)
         found = said(schedule(snapshot))
-        assert found == said(schedule(self.plain(sorted(self.gangs))))
+        plain = self.plain(sorted(self.gangs))
+        assert {name: noted(book) for name, book in sums_of(snapshot).books.items()} == {
+            name: noted(book) for name, book in sums_of(plain).books.items()
+        }
+        assert found == said(schedule(plain))
         assert found == said(schedule(self.plain(sorted(self.gangs, reverse=True))))
         if self.seen is not None:
             before, what = self.seen

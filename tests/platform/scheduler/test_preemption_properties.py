@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ from helios.scheduler import (
     TenantState,
     schedule,
 )
+from helios.scheduler.preemption import Rooms
 from helios.scheduler.queue import QOS_ORDER
 from helios.spec import QoS
 
@@ -231,6 +233,35 @@ def test_room_that_is_made_is_enough(snapshot: Snapshot) -> None:
         if uid in reclaimed and is_overdrawn(snapshot):
             continue  # a quota was lowered: borrowers go one by one, cycle by cycle
         assert any(standing[other] < standing[uid] for other in placed - {uid})
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(snapshots())
+def test_what_was_found_for_equals_is_what_would_be_found_again(snapshot: Snapshot) -> None:
+    """A look that is kept within a cycle never answers for a gang that differs in what matters."""
+    waiting = [_like(snapshot.pending[0], gang) for gang in snapshot.pending]
+    snapshot = replace(snapshot, pending=tuple(waiting))
+    kept = schedule(snapshot, POLICY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rooms, "once", lambda self, site, more, look: look())
+        fresh = schedule(snapshot, POLICY)
+    assert (kept.admits, kept.changes, kept.reservations) == (fresh.admits, fresh.changes, fresh.reservations)
+
+
+def test_what_a_long_gang_may_not_stop_a_short_one_behind_it_may() -> None:
+    """Of one size and class: the look for the first is none for the second."""
+    held = RunningGang(
+        "r", "t", "a", ("a0",) * 2, Request(0, 0, KIND, 4), qos=QoS.PREEMPTIBLE, started_at=NOW - 9_000,
+        checkpointed_at=NOW - 9,
+    )  # fmt: skip
+    long = PendingGang("l", "l", "t", QoS.PREEMPTIBLE, 1, NOW - 5_000, Request(0, 0, KIND, 4), 2, 2, estimate=90_000.0)
+    short = replace(long, uid="s", name="s", priority=0, estimate=100.0)
+    cycle = schedule(Snapshot(NOW, (cell_of("a", 1),), (TenantState("t"),), (long, short), (held,)))
+    assert [(change.uid, change.beneficiary) for change in cycle.changes] == [("r", "s")]
+
+
+def _like(first: PendingGang, gang: PendingGang) -> PendingGang:
+    return replace(gang, request=first.request, min_workers=first.min_workers, max_workers=first.max_workers)
 
 
 def is_overdrawn(snapshot: Snapshot) -> bool:
