@@ -76,9 +76,12 @@ NOT_CHARGED = HELD_OFF | {
     NODE_LOST,
 }
 """Ends that are no failure of the program, so they take none of its `retry.maxRetries`."""
+BY_SCHEDULER = frozenset({PREEMPTED, RECLAIMED, RESIZED, DEFRAGMENTED})
+"""Stops for the good of others or of the gang itself: no job is given up for how often that was done to it."""
 FIRST_HOLD_OFF_S, LONGEST_HOLD_OFF_S = 5.0, 300.0
 MAX_RESTARTS = 100
-"""Restarts of any kind after which a job is given up: one that takes its engine down must not do so forever."""
+"""Restarts after which a job is given up, the scheduler's stops left out: one that takes its engine down must not do so
+forever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,11 @@ class Tally:
     failures: int
     restarts: int
     by_reason: Mapping[str, int]
+
+    @property
+    def unasked(self) -> int:
+        """Restarts that the scheduler did not ask for."""
+        return self.restarts - sum(self.by_reason.get(reason, 0) for reason in BY_SCHEDULER)
 
     def after(self, reason: str, *, charged: bool) -> "Tally":
         """The tally with one more restart after an end for this reason."""
@@ -124,8 +132,8 @@ def spent(tally: Tally, retry: Retry, reason: str) -> str | None:
         return ""
     elif reason not in NOT_CHARGED and tally.failures >= retry.max_retries:
         return f"(restarted {_times(tally.failures)}; retry.maxRetries is {retry.max_retries})"
-    if tally.restarts >= MAX_RESTARTS:
-        return f"(restarted {_times(tally.restarts)}, which is the most there is)"
+    if reason not in BY_SCHEDULER and tally.unasked >= MAX_RESTARTS:
+        return f"(restarted {_times(tally.unasked)}, which is the most there is)"
     return None
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from helios import lifecycle
-from helios.lifecycle import ALLOWED, TERMINAL, JobState, Tally, hold_off_s, is_charged, spent, step
+from helios.lifecycle import ALLOWED, MAX_RESTARTS, TERMINAL, JobState, Tally, hold_off_s, is_charged, spent, step
 from helios.spec import Retry
 
 NONE = Tally(0, 0, {})
@@ -35,6 +35,19 @@ def test_what_is_no_failure_of_the_program_takes_no_retry(reason: str) -> None:
     retry = Retry(max_retries=0)
     assert not is_charged(retry, reason)
     assert spent(Tally(0, 50, {reason: 50}), retry, reason) is None
+
+
+@pytest.mark.parametrize("reason", sorted(lifecycle.BY_SCHEDULER))
+def test_the_schedulers_own_stops_end_no_job(reason: str) -> None:
+    """The bound on restarts is for what begins again by its own doing; a job may set a limit for a reason."""
+    moved = Tally(0, 5 * MAX_RESTARTS, {reason: 5 * MAX_RESTARTS})
+    assert spent(moved, Retry(max_retries=0), reason) is None
+    assert spent(moved, Retry(max_retries=0), "EngineLost") is None
+    lost = Tally(0, 6 * MAX_RESTARTS, {reason: 5 * MAX_RESTARTS, "EngineLost": MAX_RESTARTS})
+    assert spent(lost, Retry(max_retries=0), "EngineLost") == "(restarted 100 times, which is the most there is)"
+    assert spent(lost, Retry(max_retries=0), reason) is None
+    limited = Retry(max_retries=0, by_reason={reason: 3})
+    assert spent(moved, limited, reason) == f"(restarted 500 times for {reason}; retry.byReason allows 3)"
 
 
 def test_failures_of_the_program_take_retries_until_none_is_left() -> None:

@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from helios.lifecycle import (
-    DEFRAGMENTED,
     DRAINED,
     HELD_OFF,
     NODE_LOST,
     PARTIAL_START,
     PREEMPTED,
-    RECLAIMED,
-    RESIZED,
     JobState,
     hold_off_s,
     is_charged,
@@ -27,8 +24,6 @@ from helios.simulator.protocol import HearsEnds, HearsStarts, HearsStops, Schedu
 from helios.simulator.reports import Reports
 from helios.simulator.world import World
 
-_BY_SCHEDULER = frozenset({PREEMPTED, RECLAIMED, RESIZED, DEFRAGMENTED})
-"""Ends that the live rules' limits of restarts are not for; `JobOutcome.preemptions` and `restarts` count them."""
 _PROGRAM_FAILED = "Error"
 _LEAVING = "~"
 """Marks what a resized gang still holds of its old place, in the ledger."""
@@ -257,7 +252,7 @@ class Course:
     def _gone(self, life: Life, version: int) -> None:
         if life.version != version:
             return
-        if life.target is None:
+        if life.target is None or spent(life.tally, self._settings.retry, life.reason) is not None:
             self._over(life, life.reason)
         else:
             self._go_on(life, life.target)
@@ -269,7 +264,7 @@ class Course:
         if left:
             world.free(life, left)
             world.ledger.drop(life.gang.uid + _LEAVING)
-        life.recover(reason, world.now, tally=None)
+        life.recover(reason, world.now, charged=is_charged(self._settings.retry, reason))
         life.admit(Admit(life.gang.uid, cell, target, len(target), reason, request, borrowed=borrowed), world.now)
         self._begin(life, moved=False)
 
@@ -290,17 +285,15 @@ class Course:
     def _over(self, life: Life, reason: str) -> None:
         """Its start is over without success: it ends for good, or waits for its next chance."""
         world, retry = self._world, self._settings.retry
-        counts = reason not in _BY_SCHEDULER
-        if counts and spent(life.tally, retry, reason) is not None:
+        if spent(life.tally, retry, reason) is not None:
             self._release(life)
             life.fail(reason, world.now)
             self._ended(life)
             return
         if reason in HELD_OFF:
             life.held_off[life.cell] = world.now + hold_off_s(life.tally.by_reason.get(reason, 0))
-        tally = life.tally.after(reason, charged=is_charged(retry, reason)) if counts else None
         self._release(life)
-        life.recover(reason, world.now, tally=tally)
+        life.recover(reason, world.now, charged=is_charged(retry, reason))
         if self._stops is not None:
             self._stops.stopped(life.job, world.now, life.held_s, life.kept)
         self._wait(life, recovering=reason in {NODE_LOST, DRAINED})

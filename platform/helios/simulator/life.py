@@ -173,15 +173,15 @@ class Life:
     def lose(self) -> None:
         self._move(JobState.RECOVERING, NODE_LOST)
 
-    def recover(self, reason: str, now: float, *, tally: Tally | None) -> None:
-        """Its start is over and it is not: it holds nothing and waits. With `tally`, the live rules count this end."""
+    def recover(self, reason: str, now: float, *, charged: bool) -> None:
+        """Its start is over and it is not: it holds nothing and waits. `charged` takes one of its retries."""
         self._move(JobState.RECOVERING, reason)
         self._close(now)
         self.drop()
         self._leave(now)
         self.queued_at = now
         self.restarts += 1
-        self.tally = tally or self.tally
+        self.tally = self.tally.after(reason, charged=charged)
 
     def succeed(self, now: float) -> None:
         self._move(JobState.SUCCEEDED, "Completed")

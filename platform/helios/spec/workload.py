@@ -143,7 +143,7 @@ class Retry(Model):
     What is no failure of the program takes no retry: a stop of its cell (`Stopped`), a preemption (`Preempted`,
     `Reclaimed`), a move or another number of workers (`Defragmented`, `Resized`), a drain (`Drained`), a lost node or
     engine (`NodeLost`, `EngineLost`), a start that the cell had no room for (`CapacityError`) or that left no trace
-    (`StartLost`). All restarts together end at 100.
+    (`StartLost`). All restarts together end at 100; preemptions, moves and other numbers of workers are not among them.
     """
 
     max_retries: Integer = Field(default=3, ge=0, le=1000)

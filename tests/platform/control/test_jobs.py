@@ -134,6 +134,20 @@ def test_restarts_of_whatever_kind_end_some_day(fleet: Any, monkeypatch: pytest.
     assert "the most there is" in fleet.status("job")["message"]
 
 
+@pytest.mark.parametrize("reason", ["Preempted", "Reclaimed", "Resized", "Defragmented"])
+def test_stops_of_the_scheduler_end_no_job(fleet: Any, monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+    """They are counted and shown, and do not bring the job nearer to being given up."""
+    monkeypatch.setattr("helios.lifecycle.MAX_RESTARTS", 1)
+    fleet.job(retry={"maxRetries": 0})
+    for _ in range(3):
+        fleet.end("job", Phase.STOPPED, reason)
+    fleet.end("job", Phase.FAILED, "EngineLost")
+    assert fleet.running("job")[1] == 5
+    assert fleet.status("job")["restartReasons"] == {reason: 3, "EngineLost": 1}
+    fleet.end("job", Phase.FAILED, "EngineLost")
+    assert fleet.state("job") == "Failed"
+
+
 def test_report_that_comes_twice_counts_once(fleet: Any) -> None:
     """A duplicated report of a failure takes one retry, not two."""
     fleet.job()

@@ -291,6 +291,20 @@ def test_gang_that_is_being_resized_may_still_be_told_to_leave_or_to_be_otherwis
     assert outcome.starting == 60 * 8 + 60 * 8
 
 
+@pytest.mark.parametrize("limit", [None, 1])
+def test_stops_of_the_scheduler_end_a_job_only_where_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, limit: int | None
+) -> None:
+    """As on the fleet: they count for nothing but a limit that the job sets for that reason."""
+    monkeypatch.setattr("helios.lifecycle.MAX_RESTARTS", 1)
+    retry = Retry(max_retries=0, by_reason={} if limit is None else {"Resized": limit})
+    deeds: dict[float, Change] = {1060.0: resize("x1"), 2060.0: resize("x0"), 3060.0: preempt(), 5060.0: resize("x1")}
+    script = Script({"job": [("x", ("x0",)), ("x", ("x0",))]}, deeds)
+    (outcome,) = run(script, replace(JOB, checkpoint_s=HOUR), settings=replace(CALM, retry=retry))
+    assert outcome.succeeded is (limit is None)
+    assert outcome.restarts == (4 if limit is None else 1)
+
+
 def test_speed_follows_device_workers_and_domains() -> None:
     """Half the devices' speed doubles the time; two racks of two blocks cost two penalties."""
     settings = replace(CALM, domain_penalty=0.1, speeds={"GPU": 0.5})
