@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-versi
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test check docs reference format constraints system system-test wheel-test bench-quickstart \
-	bench-long-form bench-train bench-control bench-store bench-submit bench-node-death bench-scheduler bench-packing bench-headroom simulate-report chaos clean
+	bench-long-form bench-train bench-control bench-store bench-submit bench-node-death bench-scheduler bench-packing bench-headroom bench-forecast simulate-report chaos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 20
@@ -67,6 +67,9 @@ bench-packing: $(VENV)/.dev  ## GPUs that stay unallocated when a cluster is fil
 
 bench-headroom: $(VENV)/.dev  ## how often demand outgrows the headroom that is held, and how much is held (Earth trace)
 	$(BIN)/python benchmarks/headroom.py $(ARGS)
+
+bench-forecast: $(VENV)/.dev  ## what bands of forecast starts cover, and how far forecasts are off (Philly trace, tuning weeks)
+	$(BIN)/python benchmarks/forecast.py $(ARGS)
 
 simulate-report: $(VENV)/.dev  ## schedulers compared on the Philly trace: the committed report (ARGS="--quick", "--minutes 30")
 	$(BIN)/python benchmarks/simulate_report.py $(ARGS)

@@ -2,9 +2,12 @@
 
 schedule(snapshot: Snapshot, policy: Policy) -> Cycle            who starts where, who waits and why, who is to leave
 explain(snapshot: Snapshot, uid: str, policy) -> Explanation     why a pending gang waits and what would unblock it
+forecast(snapshot: Snapshot, uids, policy) -> {uid: Forecast}    when pending gangs start, were nobody to come
+Calibration                                                      how far off such forecasts are, learned: bands
 Fleet                                                            a ledger that makes snapshots cheap
 """
 
+from helios.scheduler.calibration import Band, Calibration, Unlearned, range_of
 from helios.scheduler.decisions import (
     Admit,
     CellVerdict,
@@ -20,6 +23,7 @@ from helios.scheduler.decisions import (
 )
 from helios.scheduler.explain import Explanation, explain, queue_of
 from helios.scheduler.fleet import Fleet
+from helios.scheduler.forecast import Effort, Forecast, forecast
 from helios.scheduler.policy import Policy
 from helios.scheduler.schedule import Cycle, schedule
 from helios.scheduler.snapshot import (
@@ -40,13 +44,17 @@ from helios.scheduler.snapshot import (
 __all__ = [
     "NO_END",
     "Admit",
+    "Band",
+    "Calibration",
     "CellState",
     "CellVerdict",
     "Change",
     "Cycle",
     "Decision",
+    "Effort",
     "Explanation",
     "Fleet",
+    "Forecast",
     "Headroom",
     "Node",
     "NodeReject",
@@ -63,9 +71,12 @@ __all__ = [
     "StopReason",
     "TenantState",
     "Topology",
+    "Unlearned",
     "Wait",
     "WaitReason",
     "explain",
+    "forecast",
     "queue_of",
+    "range_of",
     "schedule",
 ]
