@@ -34,18 +34,22 @@ class Rooms:
         self._options: dict[Shape, list[tuple[str, Request, Access]]] = {}
         self._ranked: dict[str, list[tuple[float, float, str, RunningGang]]] = {}
         self._passed: dict[tuple[object, object], int] = {}
+        self.quotas = scratch.quotas.copy()
+        """As they will be once all that were told to leave are gone, and who is helped has its place."""
+        for cell in scratch.cells:
+            for gang in scratch.book(cell.name).leaving.values():
+                self._give_back(gang, len(gang.nodes))
 
-    def plan(self, gang: PendingGang, shape: Shape, within: Container[Request], *, lacking: float = 0.0) -> Plan | None:
+    def plan(self, gang: PendingGang, shape: Shape, within: Container[Request]) -> Plan | None:
         """The cheapest way to make room by stopping others; None where none may be, or where it would be no use.
 
         Args:
             within: what its tenant's quota allows a worker to be given.
-            lacking: devices of the gang's own quota that borrowers hold; only they are stopped then.
         """
         sites = self.sites(gang, shape, within)
-        if not lacking and (over := self._left_over(sites)) is not None:
+        if (over := self._left_over(sites)) is not None:
             return over
-        if not lacking and shape.min_workers == 1 and shape.request.accelerators:
+        if shape.min_workers == 1 and shape.request.accelerators:
             found = self._one_for_one(
                 shape, {site.book.cell.name: site for site in sites if site.request == shape.request}
             )
@@ -53,13 +57,15 @@ class Rooms:
                 return found
         plans = []
         for site in sorted(sites, key=lambda site: (-site.fits, site.book.cell.name))[:CELLS]:
-            found = self._from_borrowers(gang, site, lacking) if lacking else self._from_classes(shape, site)
+            found = self._from_classes(shape, site)
             plans += [found] if found is not None else []
         return min(plans, key=lambda one: (one.cost, one.fit.cell), default=None)
 
-    def _from_borrowers(self, gang: PendingGang, site: Site, lacking: float) -> Plan | None:
-        owed = for_owner(self.scratch.book(site.book.cell.name), gang, self.scratch)
-        return plan_among((one for one in owed if one.gang.uid not in self._granted), site, lacking=lacking)
+    def borrowers(self, gang: PendingGang) -> list[Victim]:
+        """Gangs of all cells that hold quota of that gang's tenant, who is stopped first before all others."""
+        books = [self.scratch.book(cell.name) for cell in self.scratch.cells]
+        found = (one for book in books for one in for_owner(book, gang, self.scratch))
+        return sorted((one for one in found if one.gang.uid not in self._granted), key=lambda one: one.order)
 
     def _from_classes(self, shape: Shape, site: Site) -> Plan | None:
         def look() -> Plan | None:
@@ -81,18 +87,28 @@ class Rooms:
             tried[key] = look()
         return tried[key]
 
-    def grant(self, plan: Plan) -> None:
-        """They leave, and what comes free is the beneficiary's."""
-        cell, fit = plan.fit.cell, plan.fit
+    def grant(self, plan: Plan, gang: PendingGang) -> None:
+        """They leave, and what comes free is the gang's."""
+        fit = plan.fit
         self._granted.update(victim.gang.uid for victim in plan.victims)
+        for victim in plan.victims:
+            vacate(self._opened(victim.gang.cell), victim)
+            self._give_back(victim.gang, len(victim.freed))
+        self._opened(fit.cell).take(fit.request, fit.nodes, fit.devices)
+        if gang.qos is not QoS.PREEMPTIBLE:
+            self.quotas.take(gang.tenant, fit.request.accelerator, len(fit.nodes) * fit.request.devices)
+
+    def _opened(self, cell: str) -> Book:
+        """What will be free there, to be changed."""
         self._tried.pop(cell, None)
         if cell not in self._books:
             self._books[cell] = self.scratch.book(cell).bare()
             self.scratch.keep(cell, Kept(self.scratch.now, self._books[cell]))
-        book = self._books[cell]
-        for victim in plan.victims:
-            vacate(book, victim)
-        book.take(fit.request, fit.nodes, fit.devices)
+        return self._books[cell]
+
+    def _give_back(self, gang: RunningGang, workers: int) -> None:
+        if gang.qos is not QoS.PREEMPTIBLE:
+            self.quotas.take(gang.tenant, gang.request.accelerator, -workers * gang.request.devices)
 
     def sites(self, gang: PendingGang, shape: Shape, within: Container[Request]) -> list[Site]:
         """Cells, and what a worker may be given there, in which the gang would fit if nothing ran."""

@@ -79,6 +79,10 @@ class Quotas:
             if tenant.cohort and tenant.quotas is not None:
                 self._cohorts[tenant.cohort].append(tenant)
 
+    def copy(self) -> "Quotas":
+        """Another ledger that says the same and may be changed."""
+        return Quotas(self._tenants.values(), self._held)
+
     def tenant(self, name: str) -> TenantState:
         """The tenant; one that nobody applied has no quota at all."""
         return self._tenants.get(name) or TenantState(name, {})
@@ -140,6 +144,22 @@ class Quotas:
             borrowable / THOUSAND,
             tenant.cohort,
         )
+
+    def lacking(self, name: str, accelerator: str, devices: float) -> float:
+        """Devices that its cohort has to give back before the tenant may hold so many more of its own quota.
+
+        More than it asks for where the cohort holds more than its quotas. 0 where it may have them now, and where they
+        are not its own.
+        """
+        tenant, needs = self.tenant(name), round(devices * THOUSAND)
+        quota = tenant.quota(accelerator) if tenant.quotas is not None else None
+        own = 0 if quota is None else quota.nominal * THOUSAND - self._held.get((name, accelerator), 0)
+        if needs > own or len(self._cohorts.get(tenant.cohort, ())) < 2:
+            return 0.0
+        lendable, _ = self._part(tenant, accelerator)
+        of_all = self._sum(tenant.cohort, accelerator)
+        over = of_all[1]
+        return max(0, needs - (own + of_all[0] - lendable - over)) / THOUSAND if over else 0.0
 
     def same_cohort(self, one: str, other: str) -> bool:
         """Whether the two lend each other."""

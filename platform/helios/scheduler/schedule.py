@@ -16,6 +16,7 @@ from helios.scheduler.policy import Policy
 from helios.scheduler.preemption import Rooms
 from helios.scheduler.queue import Head, Queue
 from helios.scheduler.quota import Allowance
+from helios.scheduler.reclaiming import reclaim
 from helios.scheduler.scratch import Scratch, needs_of
 from helios.scheduler.snapshot import NO_END, PendingGang, Request, RunningGang, Snapshot
 from helios.scheduler.verdicts import nowhere
@@ -133,7 +134,7 @@ class _Running:
         self.reservations: list[Reservation] = []
         self.waiting: list[tuple[Shape, tuple[PendingGang, ...], Wait | None]] = []
         self.blocked: dict[str, PendingGang] = {}
-        self.hopeful: list[tuple[Head, Sequence[PendingGang], Reservation | None, float]] = []
+        self.hopeful: list[tuple[Head, Sequence[PendingGang], Reservation | None, bool]] = []
 
     def within(self, gang: PendingGang, shape: Shape) -> dict[Request, int]:
         return _within(gang, shape, self.scratch)
@@ -159,7 +160,7 @@ class _Running:
         left = self.queue.close_line(head)
         self.waiting.append((head.shape, left, _beyond(allowance, needs)))
         if allowance.own >= needs:  # its own is lent out
-            self.hopeful.append((head, left[:1], None, needs - allowance.devices))
+            self.hopeful.append((head, left[:1], None, True))
 
     def refuse(self, head: Head) -> tuple[PendingGang, ...]:
         """Nobody of the shape is looked at any more."""
@@ -179,7 +180,7 @@ class _Running:
         else:  # others may be allowed what it may not be given
             left = self.queue.close_line(head)
             self.waiting.append((head.shape, left, None))
-        self.hopeful.append((head, left, found, 0.0))
+        self.hopeful.append((head, left, found, False))
 
     def make_room(self) -> None:
         """For the first in the queue for which that is possible and worth it; one token, one gang."""
@@ -187,19 +188,19 @@ class _Running:
         if not policy.preemption or (last is not None and now - last < policy.preemption_gap):
             return
         rooms, tokens = Rooms(self.scratch), policy.preemption_tokens
-        for head, left, reservation, lacking in self.hopeful[: policy.preemption_tries]:
+        for head, left, reservation, lent in self.hopeful[: policy.preemption_tries]:
             soon = reservation is not None and reservation.at <= now + policy.leaving
             if soon or now - head.gang.submitted_at < policy.preempt_after.get(head.gang.qos, 0.0):
                 continue
             wait = min(GAIN_HORIZON, reservation.at - now) if reservation else UNFORESEEN
             for gang in left:
-                allowed = {head.shape.request: head.shape.min_workers} if lacking else self.within(gang, head.shape)
+                allowed = {head.shape.request: head.shape.min_workers} if lent else self.within(gang, head.shape)
                 if not allowed:
                     continue  # its tenant may not hold what would be made free
-                plan = self._plan(gang, head.shape, rooms, allowed, lacking=lacking, wait=wait)
+                plan = self._plan(gang, head.shape, rooms, allowed, lent=lent, wait=wait)
                 if plan is None or not tokens:
                     break
-                rooms.grant(plan)
+                rooms.grant(plan, gang)
                 if gang.qos is not QoS.PREEMPTIBLE:  # what it is about to get counts for those behind it
                     held = head.shape.min_workers * plan.fit.request.devices
                     self.scratch.quotas.take(gang.tenant, plan.fit.request.accelerator, held)
@@ -209,15 +210,15 @@ class _Running:
                 return
 
     def _plan(
-        self, gang: PendingGang, shape: Shape, rooms: Rooms, within: Container[Request], *, lacking: float, wait: float
+        self, gang: PendingGang, shape: Shape, rooms: Rooms, within: Container[Request], *, lent: bool, wait: float
     ) -> Plan | None:
         """How room is made for the gang, where that loses less than its wait is worth."""
         policy = self.policy
         gain = shape.devices * wait * policy.urgency.get(gang.qos, 1.0)
-        plan = rooms.plan(gang, shape, within, lacking=lacking)
+        plan = reclaim(gang, shape, rooms, within) if lent else rooms.plan(gang, shape, within)
         if plan is not None and (plan.cost < gain or gang.qos in policy.at_any_cost):
             return plan
-        if policy.defragmentation and not lacking:
+        if policy.defragmentation and not lent:
             return defragment(gang, shape, rooms, within, gain=gain)
         return None
 

@@ -1,0 +1,85 @@
+"""Reclaiming: an owner has its own quota back from who borrows it, wherever that runs, and a place for its gang."""
+
+from collections.abc import Container, Iterable
+
+from helios.scheduler.lines import Shape
+from helios.scheduler.plans import Plan, Site, plan_among
+from helios.scheduler.preemption import CELLS, Rooms
+from helios.scheduler.quota import Quotas
+from helios.scheduler.snapshot import PendingGang, Request
+from helios.scheduler.victims import Victim
+
+
+def reclaim(gang: PendingGang, shape: Shape, rooms: Rooms, within: Container[Request]) -> Plan | None:
+    """The borrowers that leave, the cheapest; None where too few may be stopped, or enough leave already.
+
+    Who borrows nothing any more once others have left is not stopped.
+
+    Args:
+        within: what a worker would be given.
+    """
+    if not rooms.quotas.lacking(gang.tenant, shape.request.accelerator, shape.devices):
+        return None
+    borrowers, plans = rooms.borrowers(gang), []
+    sites = rooms.sites(gang, shape, within)
+    for site in sorted(sites, key=lambda site: (-site.fits, site.book.cell.name))[:CELLS]:
+        place = _place(site, borrowers, rooms.quotas)
+        found = None if place is None else _paid_back(place, gang, shape, borrowers, rooms.quotas.copy())
+        plans += [found] if found is not None else []
+    return min(plans, key=lambda one: (one.cost, one.fit.cell), default=None)
+
+
+def _place(site: Site, borrowers: Iterable[Victim], quotas: Quotas) -> Plan | None:
+    """Room for the gang, by the leaving of those borrowers that run there, where any of them has to."""
+    fit = site.place(site.book)
+    if fit is not None:
+        return Plan((), fit, 0.0)
+    there = [one for one in borrowers if one.gang.cell == site.book.cell.name]
+    return plan_among(_who_owe(there, quotas.copy()), site)
+
+
+def _who_owe(borrowers: Iterable[Victim], quotas: Quotas) -> list[Victim]:
+    """Of each tenant the first, until nothing of what it holds is borrowed."""
+    found = []
+    for one in borrowers:
+        if _owes(one, quotas):
+            _count(one, quotas)
+            found.append(one)
+    return found
+
+
+def _paid_back(
+    place: Plan, gang: PendingGang, shape: Shape, borrowers: Iterable[Victim], quotas: Quotas
+) -> Plan | None:
+    """The plan with as many others, of any cell, as have to leave before the owner may hold what is its own."""
+    kind, chosen = shape.request.accelerator, {one.gang.uid: one for one in place.victims}
+
+    def lacking() -> float:
+        return quotas.lacking(gang.tenant, kind, shape.devices)
+
+    for one in place.victims:
+        _count(one, quotas)
+    more = []
+    for one in borrowers:
+        if not lacking():
+            break
+        if one.gang.uid not in chosen and _owes(one, quotas):
+            _count(one, quotas)
+            more.append(one)
+    if lacking():
+        return None
+    for one in sorted(more, key=lambda one: (-one.cost, one.gang.uid)):
+        _count(one, quotas, sign=1)
+        if lacking():
+            _count(one, quotas)
+            chosen[one.gang.uid] = one
+    return Plan(tuple(chosen.values()), place.fit, sum(one.cost for one in chosen.values()))
+
+
+def _owes(one: Victim, quotas: Quotas) -> bool:
+    return quotas.borrowed(one.gang.tenant, one.gang.request.accelerator) > 0
+
+
+def _count(one: Victim, quotas: Quotas, *, sign: int = -1) -> None:
+    """It leaves; with `sign=1` it stays after all."""
+    quotas.take(one.gang.tenant, one.gang.request.accelerator, sign * one.gang.held)
