@@ -30,9 +30,11 @@ def node_state(node: Mapping[str, Any], cordons: Mapping[str, Mapping[str, Any]]
     return "cordoned" if cordon else "healthy"
 
 
-def described(cell: Mapping[str, Any], placed: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Draw a cell; `placed` are the summaries of what holds resources there."""
-    return Group(*_sections(cell, placed))
+def described(
+    cell: Mapping[str, Any], placed: Sequence[Mapping[str, Any]], headroom: Sequence[Mapping[str, Any]] = ()
+) -> RenderableType:
+    """Draw a cell; `placed` are the summaries of what holds resources there, `headroom` what services are to have."""
+    return Group(*_sections(cell, placed), *_headroom(headroom))
 
 
 def _sections(cell: Mapping[str, Any], placed: Sequence[Mapping[str, Any]]) -> Iterator[RenderableType]:
@@ -130,6 +132,22 @@ def _nodes(nodes: Sequence[Mapping[str, Any]], cordons: Mapping[str, Mapping[str
     yield table_of(("NODE", "STATE", "POOL", "CPUS", "MEMORY", "ACCELERATORS"), rows, empty="no nodes seen yet")
     if len(nodes) > MOST_ROWS:
         yield Text(f"and {len(nodes) - MOST_ROWS} more; -o json has them all", style="dim")
+
+
+def _headroom(headroom: Sequence[Mapping[str, Any]]) -> Iterator[RenderableType]:
+    rows: list[Cells] = [
+        [
+            f"{item['kind'].lower()}/{item['name']}",
+            str(item["tenant"] or "-"),
+            str(item["replicas"]),
+            f"load of {item['expected']:g}, not exceeded {item['quantile']:.0%} of the time",
+            f"{item['rises']} rises, {item['basis']}, by {item['signal']}",
+        ]
+        for item in headroom
+    ]
+    if rows:
+        yield Text()
+        yield table_of(("ROOM HELD FOR", "TENANT", "REPLICAS", "EXPECTED", "FROM"), rows)
 
 
 def _in_order(name: str) -> list[tuple[int, str]]:

@@ -11,7 +11,7 @@ from helios.cli.cell_view import described
 from helios.cli.client import connect
 from helios.cli.follow import settled
 from helios.cli.output import Format, FormatOption, examples, out, show
-from helios.cli.placements import held_by, holders, summary
+from helios.cli.placements import headroom_in, held_by, holders, summary
 from helios.cli.tables import objects_table
 from helios.cli.waiting import wait_until
 
@@ -52,10 +52,10 @@ def describe(name: cordons.CellArgument, how: FormatOption = Format.TABLE) -> No
     """Show a cell: conditions, pools, nodes by state, cordons, health findings, and what runs there."""
     with connect() as client:
         cell = client.get("Cell", name)
-        placed = [
-            summary(item) for item in holders(client) if (place := held_by(item)) is not None and place["cell"] == name
-        ]
-    show({**cell, "placed": placed}, how, lambda: described(cell, placed))
+        here = [item for item in holders(client) if (place := held_by(item)) is not None and place["cell"] == name]
+    placed = [summary(item) for item in here]
+    headroom = [found for item in here if (found := headroom_in(item, name)) is not None]
+    show({**cell, "placed": placed, "headroom": headroom}, how, lambda: described(cell, placed, headroom))
 
 
 def _await_ready(name: str, *, timeout_s: float) -> None:

@@ -48,3 +48,11 @@ def summary(item: Mapping[str, Any]) -> dict[str, Any]:
         "nodes": sorted(set(placement.get("nodes") or ())),
         "request": placement.get("request"),
     }
+
+
+def headroom_in(item: Mapping[str, Any], cell: str) -> dict[str, Any] | None:
+    """What a service in that cell wants room held for there, as data; None for nothing."""
+    found, placement = (item.get("status") or {}).get("headroom") or {}, held_by(item)
+    if not found.get("replicas") or placement is None or placement["cell"] != cell:
+        return None
+    return {"kind": item["kind"], "name": item["metadata"]["name"], "tenant": item["spec"].get("tenant"), **found}

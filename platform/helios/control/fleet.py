@@ -10,7 +10,7 @@ from helios import lifecycle
 from helios.control import status
 from helios.control.owners import makes_jobs
 from helios.lifecycle import TERMINAL, JobState
-from helios.scheduler import NO_END, PendingGang, Request, RunningGang
+from helios.scheduler import NO_END, Headroom, PendingGang, Request, RunningGang
 from helios.scheduler.estimates import Work
 from helios.spec import CapacityType, QoS, Resources
 from helios.spec.quantities import parse_duration, parse_memory
@@ -224,6 +224,16 @@ def _resizing(record: Record, gang: RunningGang) -> tuple[RunningGang, ...]:
         if node in freed:
             freed.remove(node)
     return (staying, replace(gang, uid=gang.uid + LEAVING, nodes=tuple(freed), ends_at=None)) if freed else (staying,)
+
+
+def headroom_of(record: Record) -> Headroom | None:
+    """Room that a service is to have for more replicas, in its cell, where its replicas are together; None for none."""
+    replicas = record.status.get("headroom", {}).get("replicas", 0) if record.kind == "Service" else 0
+    if not replicas or record.deleting:
+        return None
+    spec, place = record.spec, status.placement(record)
+    cells = tuple(spec["placement"]["cells"]) if place is None else (place["cell"],)
+    return Headroom(record.name, spec["tenant"], request_of(spec["resources"]), replicas, cells)
 
 
 # How long it will run -------------------------------------------------------------------------------------------------

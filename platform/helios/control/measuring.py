@@ -85,6 +85,7 @@ class Measures:
         snapshot = self._index.snapshot(now)
         metrics.set_queue(_queue(snapshot))
         metrics.set_gpus(_gpus(snapshot))
+        metrics.set_headroom(headroom_by_tenant(snapshot))
         self._publish_lag()
 
     def _publish_lag(self) -> None:
@@ -119,6 +120,14 @@ def _gpus(snapshot: Snapshot) -> dict[tuple[str, str, str], int]:
             state = "free" if (gang.cell, node_name) in healthy else "unhealthy"
             counts[gang.cell, request.accelerator, state] -= request.accelerators
     return {labels: max(0, number) for labels, number in counts.items()}
+
+
+def headroom_by_tenant(snapshot: Snapshot) -> dict[tuple[str, str], int]:
+    """Replicas that room is to be held for by (tenant, accelerator)."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for held in snapshot.headroom:
+        counts[held.tenant, held.request.accelerator] += held.replicas
+    return counts
 
 
 def _takes_work(node: Node) -> bool:

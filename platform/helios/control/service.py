@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from helios import lifecycle
-from helios.control import status
+from helios.control import headroom, status
 from helios.control.job import Surroundings
 from helios.control.machine import Machine
 from helios.ports import LaunchStatus, Phase
@@ -90,6 +90,8 @@ def observe(machine: ServiceMachine, seen: LaunchStatus) -> None:
     """Take in what a cell says of the launch of this service under its present epoch."""
     if not machine.placed or seen.epoch != status.epoch(machine.record):
         return
+    if seen.phase is Phase.RUNNING and machine.record.spec.get("headroom"):
+        machine.record = headroom.heard(machine.record, seen.progress)
     if machine.stopping:
         gone = seen.phase is Phase.ABSENT and seen.stopping
         if gone or seen.phase in {Phase.STOPPED, Phase.FAILED, Phase.SUCCEEDED}:
@@ -112,7 +114,7 @@ def _gone(machine: ServiceMachine, seen: LaunchStatus) -> None:
 
 def reconcile(machine: ServiceMachine, spec: ServiceSpec, around: Surroundings) -> None:
     """Move what no cell needs to say anything for: deletion, another spec, a redeploy, a retry that is due."""
-    record = machine.record
+    record = machine.record = headroom.looked_at(machine.record, spec, machine.now)
     if machine.placed and around.forsaken:
         machine.release()
         return
@@ -145,9 +147,9 @@ def _reconcile_placed(machine: ServiceMachine, spec: ServiceSpec) -> None:
 
 
 def next_due(record: Record) -> float | None:
-    """When a failed launch is to be tried again; seconds since the epoch."""
-    retry = record.status.get("retryAt")
-    return seconds(retry) if retry else None
+    """When a failed launch is to be tried again, or another forecast holds; seconds since the epoch."""
+    retry, hour = record.status.get("retryAt"), headroom.next_due(record)
+    return min((due for due in (seconds(retry) if retry else None, hour) if due is not None), default=None)
 
 
 def _same_place(record: Record, spec: ServiceSpec) -> bool:

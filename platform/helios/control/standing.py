@@ -4,12 +4,12 @@ import heapq
 from collections import defaultdict
 from dataclasses import replace
 
-from helios.control import fleet
+from helios.control import fleet, headroom
 from helios.control.capacity import cell_state, tenant_state
 from helios.control.fleet import Prospect
 from helios.control.use import Use
 from helios.lifecycle import JobState
-from helios.scheduler import CellState, Fleet, PendingGang, RunningGang, Snapshot, TenantState
+from helios.scheduler import CellState, Fleet, Headroom, PendingGang, RunningGang, Snapshot, TenantState
 from helios.scheduler.estimates import Predictor, Work
 from helios.store import Record, seconds
 
@@ -28,6 +28,7 @@ class Standing:
         self._cells: dict[str, CellState] = {}
         self._tenants: dict[str, TenantState] = {}
         self._gangs: dict[str, tuple[Gang, ...]] = {}
+        self._headroom: dict[str, Headroom] = {}
         self._barred: frozenset[str] = frozenset()
         self._reopen: list[tuple[float, str]] = []
         self._now = 0.0
@@ -50,7 +51,8 @@ class Standing:
             self._learn(record)
             if "preemptedAt" in record.status:
                 self.use.preempted(record.spec["tenant"], record.uid, seconds(record.status["preemptedAt"]))
-        return self._put_gangs(record.uid, fleet.gangs(record, self._estimate(record)))
+        wanted = self._put_headroom(record.uid, fleet.headroom_of(record))
+        return self._put_gangs(record.uid, fleet.gangs(record, self._estimate(record))) or wanted
 
     def drop(self, record: Record) -> bool:
         """The record is gone, or cannot be read."""
@@ -63,6 +65,7 @@ class Standing:
         self._learned.discard(record.uid)
         self.use.forget(record.uid)
         self._unqueue(record.uid)
+        self._put_headroom(record.uid, None)
         return self._put_gangs(record.uid, ())
 
     def bar(self, uids: frozenset[str]) -> bool:
@@ -84,6 +87,13 @@ class Standing:
     def _put_tenant(self, state: TenantState) -> bool:
         changed = self._tenants.get(state.name) != state
         self._tenants[state.name] = state
+        return changed
+
+    def _put_headroom(self, uid: str, wanted: Headroom | None) -> bool:
+        if wanted is None:
+            return self._headroom.pop(uid, None) is not None
+        changed = self._headroom.get(uid) != wanted
+        self._headroom[uid] = wanted
         return changed
 
     def _put_gangs(self, uid: str, gangs: tuple[Gang, ...]) -> bool:
@@ -179,7 +189,12 @@ class Standing:
             used, preemptions = self.use.of(tenant.name)
             self._ledger.put_tenant(replace(tenant, usage=used, preemptions=preemptions))
         self._ledger.last_preemption = self.use.last_preemption()
-        return self._ledger.snapshot(now)
+        found = self._ledger.snapshot(now)
+        held = headroom.within_quota(self._headroom.values(), found)
+        if held != found.headroom:
+            self._ledger.put_headroom(held)
+            found = self._ledger.snapshot(now)
+        return found
 
 
 def _essence(gang: Gang) -> Gang:

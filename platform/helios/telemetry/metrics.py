@@ -98,6 +98,12 @@ _gpus = Gauge(
     ["cell", "accelerator", "state"],
     registry=REGISTRY,
 )
+_headroom = Gauge(
+    "helios_headroom_replicas",
+    "Replicas of services that room is held for and lent meanwhile.",
+    ["tenant", "accelerator"],
+    registry=REGISTRY,
+)
 _agent_lag = Gauge(
     "helios_agent_lag_seconds", "Since the last report of the cell's agent.", ["cell"], registry=REGISTRY
 )
@@ -187,7 +193,7 @@ def set_leader(leads: bool) -> None:
     """Say whether this replica leads. When it no longer does, what only a leader knows is taken away."""
     _leader.set(int(leads))
     if not leads:
-        for metric in (_records, _queue_depth, _queue_oldest, _agent_lag, _gpus, _gpu_seconds):
+        for metric in (_records, _queue_depth, _queue_oldest, _agent_lag, _gpus, _headroom, _gpu_seconds):
             metric.clear()
 
 
@@ -237,6 +243,11 @@ def add_gpu_seconds(*, bucket: str, tenant: str, cell: str, seconds: float) -> N
 def set_gpus(counts: Mapping[tuple[str, str, str], int]) -> None:
     """GPUs by (cell, accelerator, state); states are `allocated`, `free` and `unhealthy`. What is not named is gone."""
     _replace(_gpus, counts)
+
+
+def set_headroom(replicas: Mapping[tuple[str, str], int]) -> None:
+    """Replicas that room is held for by (tenant, accelerator); what is not named is gone."""
+    _replace(_headroom, replicas)
 
 
 def set_agent_lag(cell: str, seconds: float) -> None:

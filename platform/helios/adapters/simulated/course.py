@@ -2,16 +2,17 @@
 
 import math
 import random
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from helios.ports import Launch, Phase
 from helios.spec import JobSpec, Resources, ServiceSpec, Simulation
-from helios.spec.base import Duration, Integer, Model
+from helios.spec.base import Duration, Integer, Model, located
 from helios.spec.workload import Reason
 
 NEVER = math.inf
@@ -32,6 +33,45 @@ class SimulatedRun(Model):
     """Time between checkpoints; the job's `checkpoint.every` where it is not set."""
     steps: Integer | None = Field(default=None, ge=1, le=1_000_000_000)
     """Steps of the whole job; one a second where it is not set."""
+
+
+class LoadPoint(Model):
+    """From a moment of the period on, so much load."""
+
+    at: Duration
+    """Time from the beginning of the period: `9h`."""
+    replicas: Annotated[float, Field(ge=0, le=1_000_000)]
+    """Replicas' worth of work."""
+
+
+class SimulatedLoad(Model):
+    """Load that changes in steps, in the same way in every period of the cell's clock."""
+
+    every: Duration = Field(default=86_400.0, gt=0)
+    """The period; a day, from midnight UTC on, where it is not set."""
+    points: list[LoadPoint] = Field(min_length=1, max_length=10_000)
+    """The steps, in order; before the first one the last one holds."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        moments = [point.at for point in self.points]
+        for index, moment in enumerate(moments):
+            if moment >= self.every or (index and moment <= moments[index - 1]):
+                message = f"expected a time after the point before and within the period of {self.every:g} s"
+                raise located("SimulatedLoad", [(("points", index, "at"), "", message)])
+        return self
+
+    def replicas_at(self, now: float) -> float:
+        """Replicas' worth of work at a moment of the cell's clock."""
+        place = bisect_right([point.at for point in self.points], now % self.every)
+        return self.points[place - 1].replicas
+
+
+class SimulatedService(Model):
+    """`spec.config.simulation` of a service: what a simulated cell is to say of it."""
+
+    load: SimulatedLoad | None = None
+    """The load that it reports while it runs; none where it is not set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +248,18 @@ def course(launch: Launch, simulation: Simulation, draw: Draw, *, now: float, fi
         **plan,
     )
     return _with_faults(start, simulation, draw)
+
+
+def load_of(launch: Launch) -> SimulatedLoad | None:
+    """The load that a service is to report; None for jobs, and where nothing was said.
+
+    Raises:
+        ValueError: pydantic's; the spec or `config.simulation` is not understood.
+    """
+    if launch.kind != "Service":
+        return None
+    spec = ServiceSpec.model_validate(launch.spec)
+    return SimulatedService.model_validate(spec.config.get("simulation", {})).load
 
 
 def _service() -> dict[str, Any]:

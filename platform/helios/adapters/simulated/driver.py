@@ -224,7 +224,7 @@ class SimulatedDriver:
 
     def _status(self, start: Start, now: float) -> LaunchStatus:
         phase, over = start.phase_at(now), now >= start.over_at
-        reason, message, outputs = "", "", {}
+        reason, message, outputs, progress = "", "", {}, start.progress_at(now)
         if over:
             reason, message = start.reason, start.message
             if phase is Phase.SUCCEEDED:
@@ -233,7 +233,9 @@ class SimulatedDriver:
             reason = "Stopping"
         elif start.kind == "Service" and phase is Phase.RUNNING:
             outputs = {"url": f"http://{start.name}.{self.name}.invalid/"}
-        return LaunchStatus(start.uid, start.epoch, phase, reason, message, start.progress_at(now), outputs)
+            load = self._world.load(start, now)
+            progress = {} if load is None else {"load": load}
+        return LaunchStatus(start.uid, start.epoch, phase, reason, message, progress, outputs)
 
     def _span(self, start: Start, now: float) -> Span:
         over = now >= start.over_at

@@ -7,7 +7,7 @@ import fnmatch
 import heapq
 from dataclasses import replace
 
-from helios.adapters.simulated.course import LEAVE_S, NEVER, Draw, Request, Start, course
+from helios.adapters.simulated.course import LEAVE_S, NEVER, Draw, Request, SimulatedLoad, Start, course, load_of
 from helios.adapters.simulated.database import Database, Violation, Window
 from helios.adapters.simulated.drills import (
     CutAnswers,
@@ -53,6 +53,7 @@ class World:
         self._ends: list[tuple[float, Key]] = []
         self._use: dict[str, Use] = {}
         self._observed: tuple[NodeObservation, ...] | None = None
+        self._loads: dict[Key, SimulatedLoad | None] = {}
         for start in database.live():
             self._keep(start)
 
@@ -90,6 +91,14 @@ class World:
 
     def live(self) -> tuple[Start, ...]:
         return tuple(self._live.values())
+
+    def load(self, start: Start, now: float) -> float | None:
+        """Replicas' worth of work that a service is asked to do; None where nothing was said of it."""
+        if start.key not in self._loads:
+            text = self._database.meta(_load_key(start.uid, start.epoch))
+            self._loads[start.key] = None if text is None else SimulatedLoad.model_validate_json(text)
+        found = self._loads[start.key]
+        return None if found is None else found.replicas_at(now)
 
     def observations(self, now: float) -> tuple[NodeObservation, ...]:
         if self._observed is None:
@@ -151,6 +160,7 @@ class World:
         first_step = self._database.checkpoint(launch.uid)
         try:
             start = course(launch, self.simulation, self._draw, now=now, first_step=first_step)
+            load = load_of(launch)
         except ValueError as error:
             return _ended(launch, now, Phase.FAILED, "InvalidConfig", str(error))
         if gone := [node for node in launch.nodes if node not in self._nodes or self._absences.is_lost(node, now)]:
@@ -163,6 +173,8 @@ class World:
         if lacking := self._lacking(start):
             self._violated(now, "Overcommitted", launch, lacking)
             return _ended(launch, now, Phase.FAILED, "CapacityError", lacking)
+        if load is not None:
+            self._database.set_meta(_load_key(launch.uid, launch.epoch), load.model_dump_json(by_alias=True))
         return start
 
     def _lacking(self, start: Start) -> str:
@@ -265,6 +277,10 @@ class World:
     def _hold(self, start: Start, sign: int) -> None:
         for name, devices in start.on_nodes().items():
             self._use.setdefault(name, Use()).add(start.request, devices, sign=sign)
+
+
+def _load_key(uid: str, epoch: int) -> str:
+    return f"load/{uid}/{epoch}"
 
 
 def _ended(launch: Launch, now: float, phase: Phase, reason: str, message: str) -> Start:
