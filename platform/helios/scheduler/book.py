@@ -3,7 +3,7 @@
 import copy
 from bisect import bisect_left, insort
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -149,6 +149,7 @@ class Book:
         self.spreads: Counter[str] = Counter()
         self.leaving: dict[str, RunningGang] = {}
         self.elastic: dict[str, RunningGang] = {}
+        self._holding: dict[str, dict[str, RunningGang]] = {}
         self._ends: list[tuple[float, str]] = []
         self._shared: dict[tuple[str, int], dict[int, int]] = {}
         self._looks: dict[Want, Look] = {}
@@ -170,7 +171,12 @@ class Book:
                 setattr(twin, name, value.copy())
         twin.free = {kind: free.copy() for kind, free in self.free.items()}
         twin._shared = {key: devices.copy() for key, devices in self._shared.items()}  # noqa: SLF001 - its own class
+        twin._holding = {kind: gangs.copy() for kind, gangs in self._holding.items()}  # noqa: SLF001 - its own class
         return twin
+
+    def holding(self, accelerator: str) -> Collection[RunningGang]:
+        """Gangs with such devices; with an empty name those that have none."""
+        return self._holding.get(accelerator, {}).values()
 
     def bare(self) -> "Book":
         """A copy for trying things out: what is free may be changed in it, and the gangs are those of the original."""
@@ -205,6 +211,7 @@ class Book:
 
     def _note(self, gang: RunningGang) -> None:
         self.gangs[gang.uid] = gang
+        self._holding.setdefault(gang.request.accelerator, {})[gang.uid] = gang
         if gang.ends_at is not None:
             insort(self._ends, (gang.ends_at, gang.uid))
         if gang.leaving_at is not None:
@@ -214,6 +221,7 @@ class Book:
 
     def _strike(self, uid: str) -> RunningGang:
         gang = self.gangs.pop(uid)
+        del self._holding[gang.request.accelerator][uid]
         if gang.ends_at is not None:
             place = bisect_left(self._ends, (gang.ends_at, uid))
             del self._ends[place]

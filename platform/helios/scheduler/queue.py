@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from helios.scheduler.lines import Queued, Shape
+from helios.scheduler.lines import Line, Queued, Shape
 from helios.scheduler.policy import Policy
 from helios.scheduler.quota import Quotas
 from helios.scheduler.snapshot import PendingGang, Snapshot
@@ -32,6 +32,8 @@ class Head:
     urgent: bool
 
 
+Left = tuple[Line, ...]
+"""Who waits on, line by line: ten thousand gangs are in no tuple of their own in each cycle."""
 _Rank = tuple[float, float, float, float, float, str]
 """The lowest is served first: class, urgent or not, priority, merit, age, uid."""
 
@@ -86,23 +88,23 @@ class Queue:
             heapq.heappop(self._of_shape[shape])
         self._settle(shape)
 
-    def close_line(self, head: Head) -> tuple[PendingGang, ...]:
+    def close_line(self, head: Head) -> Left:
         """Nobody of that tenant, priority and shape is served in this cycle any more; who is left."""
         holder = (head.gang.tenant, head.gang.priority)
         heapq.heappop(self._of_shape[head.shape])
         self._settle(head.shape)
-        return self._left(head.shape, holder)
+        return (self._left(head.shape, holder),)
 
-    def close_shape(self, head: Head) -> tuple[PendingGang, ...]:
+    def close_shape(self, head: Head) -> Left:
         """Nobody of that shape is served in this cycle any more; who is left, line by line, the first line first."""
         heapq.heappop(self._heap)
         left = self._of_shape.pop(head.shape)
-        return tuple(gang for _, holder in sorted(left) for gang in self._left(head.shape, holder))
+        return tuple(self._left(head.shape, holder) for _, holder in sorted(left))
 
     def _head(self, shape: Shape, holder: tuple[str, int]) -> PendingGang:
         return self._lines[shape][holder][self._served.get((shape, holder), 0)]
 
-    def _left(self, shape: Shape, holder: tuple[str, int]) -> tuple[PendingGang, ...]:
+    def _left(self, shape: Shape, holder: tuple[str, int]) -> Line:
         return self._lines[shape][holder][self._served.get((shape, holder), 0) :]
 
     def _settle(self, shape: Shape) -> None:

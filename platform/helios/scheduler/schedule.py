@@ -3,6 +3,7 @@
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 
 from helios.scheduler.backfill import keep_headroom, reserve
 from helios.scheduler.cell_stage import WIDTHS, Fit
@@ -14,7 +15,7 @@ from helios.scheduler.lines import Shape
 from helios.scheduler.plans import Plan
 from helios.scheduler.policy import Policy
 from helios.scheduler.preemption import Rooms
-from helios.scheduler.queue import Head, Queue
+from helios.scheduler.queue import Head, Left, Queue
 from helios.scheduler.quota import Allowance
 from helios.scheduler.reclaiming import reclaim
 from helios.scheduler.scratch import Scratch, needs_of
@@ -72,7 +73,7 @@ class Cycle:
     changes: tuple[Change, ...]
     reservations: tuple[Reservation, ...]
     next_look: float
-    _waiting: tuple[tuple[Shape, tuple[PendingGang, ...], Wait | None], ...] = field(repr=False)
+    _waiting: tuple[tuple[Shape, Left, Wait | None], ...] = field(repr=False)
     _scratch: Scratch = field(repr=False, compare=False)
 
     @cached_property
@@ -80,7 +81,8 @@ class Cycle:
         """Gangs that wait for the same reason, and that reason; its `uid` is empty. What is their own is left out."""
         words: dict[object, Wait] = {}
         found: list[tuple[tuple[PendingGang, ...], Wait]] = []
-        for shape, gangs, known in self._waiting:
+        for shape, left, known in self._waiting:
+            gangs = tuple(chain.from_iterable(left))
             if known is not None:
                 found.append((gangs, known))
                 continue
@@ -119,7 +121,7 @@ class Cycle:
         return iter(self.decisions)
 
     def __len__(self) -> int:
-        return len(self.admits) + sum(len(gangs) for _, gangs, _ in self._waiting)
+        return len(self.admits) + sum(len(line) for _, left, _ in self._waiting for line in left)
 
 
 class _Running:
@@ -132,9 +134,9 @@ class _Running:
         self.admits: list[Admit] = []
         self.changes: list[Change] = []
         self.reservations: list[Reservation] = []
-        self.waiting: list[tuple[Shape, tuple[PendingGang, ...], Wait | None]] = []
+        self.waiting: list[tuple[Shape, Left, Wait | None]] = []
         self.blocked: dict[str, PendingGang] = {}
-        self.hopeful: list[tuple[Head, Sequence[PendingGang], Reservation | None, bool]] = []
+        self.hopeful: list[tuple[Head, Left, Reservation | None, bool]] = []
 
     def within(self, gang: PendingGang, shape: Shape) -> dict[Request, int]:
         return _within(gang, shape, self.scratch)
@@ -160,9 +162,9 @@ class _Running:
         left = self.queue.close_line(head)
         self.waiting.append((head.shape, left, _beyond(allowance, needs)))
         if allowance.own >= needs:  # its own is lent out
-            self.hopeful.append((head, left[:1], None, True))
+            self.hopeful.append((head, (left[0][:1],), None, True))
 
-    def refuse(self, head: Head) -> tuple[PendingGang, ...]:
+    def refuse(self, head: Head) -> Left:
         """Nobody of the shape is looked at any more."""
         left = self.queue.close_shape(head)
         self.waiting.append((head.shape, left, None))
@@ -193,7 +195,7 @@ class _Running:
             if soon or now - head.gang.submitted_at < policy.preempt_after.get(head.gang.qos, 0.0):
                 continue
             wait = min(GAIN_HORIZON, reservation.at - now) if reservation else UNFORESEEN
-            for gang in left:
+            for gang in chain.from_iterable(left):
                 allowed = {head.shape.request: head.shape.min_workers} if lent else self.within(gang, head.shape)
                 if not allowed:
                     continue  # its tenant may not hold what would be made free
@@ -243,8 +245,8 @@ class _Running:
         looks += [head.gang.submitted_at + policy.preempt_after.get(head.gang.qos, 0.0) for head, *_ in self.hopeful]
         if self.hopeful and last is not None:
             looks.append(last + policy.preemption_gap)
-        held_off = (gang for shape, gangs, _ in self.waiting if shape.held_off for gang in gangs)
-        looks += [until for gang in held_off for _, until in gang.held_off]
+        lines = (line for shape, left, _ in self.waiting if shape.held_off for line in left)
+        looks += [until for line in lines for gang in line for _, until in gang.held_off]
         return min((look for look in looks if look > now), default=NO_END)
 
 

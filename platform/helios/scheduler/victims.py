@@ -73,8 +73,8 @@ class Stoppable:
 
 def stoppable(book: Book, accelerator: str, scratch: Scratch) -> Iterator[RunningGang]:
     """Gangs of a cell that may be asked for room with such devices."""
-    for gang in book.gangs.values():
-        if gang.request.accelerator == accelerator and may_be_stopped(gang, scratch):
+    for gang in book.holding(accelerator):
+        if may_be_stopped(gang, scratch):
             yield gang
 
 
@@ -96,8 +96,8 @@ def ranked(scratch: Scratch, accelerator: str) -> list[tuple[float, float, str, 
     """Gangs of all cells that may be asked for room: the lowest class first, of that the cheapest a device."""
     found: list[tuple[float, float, str, RunningGang]] = []
     for cell in scratch.cells:
-        for gang in scratch.book(cell.name).gangs.values():
-            if gang.request.accelerator == accelerator and may_be_stopped(gang, scratch):
+        for gang in scratch.book(cell.name).holding(accelerator):
+            if may_be_stopped(gang, scratch):
                 cost = lost(gang, scratch.policy, scratch.now)
                 surplus = len(gang.nodes) - gang.fewest
                 if surplus:  # what it gives up by shrinking may come cheaper
@@ -141,8 +141,8 @@ def may_be_stopped(gang: RunningGang, scratch: Scratch) -> bool:
 def for_owner(book: Book, gang: PendingGang, scratch: Scratch) -> Iterator[Victim]:
     """Gangs of a cell that hold quota which is the pending gang's tenant's own."""
     kind, quotas = gang.request.accelerator, scratch.quotas
-    for running in book.gangs.values():
-        if running.request.accelerator != kind or not may_be_stopped(running, scratch):
+    for running in book.holding(kind):
+        if not may_be_stopped(running, scratch):
             continue
         if running.qos is QoS.PREEMPTIBLE:
             continue  # it holds nobody's quota
