@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from helios.adapters.simulated import SimulatedDriver, drills
-from helios.spec import Cell, parse_documents
+from helios.adapters.simulated.course import SimulatedService
+from helios.spec import Cell, Service, parse_documents
 
 GUIDE = Path(__file__).parents[3] / "docs/guides/drills.md"
 
@@ -18,12 +19,23 @@ def blocks(language: str) -> list[str]:
 
 def test_the_cell_of_the_guide_is_one(tmp_path: Path) -> None:
     """Its example opens as a world with the nodes that it says."""
-    (text,) = blocks("yaml")
+    text, _ = blocks("yaml")
     (loaded,) = parse_documents(text)
     assert isinstance(loaded.document, Cell)
     driver = SimulatedDriver.open(name="east", spec=loaded.document.spec, folder=tmp_path)
     assert len(driver.nodes()) == 640
     driver.close()
+
+
+def test_the_service_of_the_guide_reports_its_load() -> None:
+    """Its example is a service with headroom whose load changes at the hours that it says."""
+    _, text = blocks("yaml")
+    (loaded,) = parse_documents(text)
+    assert isinstance(loaded.document, Service)
+    assert loaded.document.spec.headroom is not None
+    load = SimulatedService.model_validate(loaded.document.spec.config["simulation"]).load
+    assert load is not None
+    assert [load.replicas_at(hour * 3600) for hour in (0, 8, 9, 17, 18)] == [0.5, 0.5, 1.6, 1.6, 0.5]
 
 
 def test_the_faults_of_the_guide_are_all_there_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
