@@ -53,6 +53,8 @@ def _parts(kind: str, name: str, explanation: Mapping[str, Any]) -> Iterator[Ren
     if position := explanation.get("position"):
         yield Text(f"  place {position} in the queue")
     yield from _reservation(explanation)
+    if told := explanation.get("forecast") or (explanation.get("job") or {}).get("forecast"):
+        yield from (Text(f"  {line}") for line in forecast_lines(told))
     yield from _restarts(explanation)
     job = explanation.get("job") or {}
     if job.get("message"):
@@ -67,7 +69,25 @@ def _reservation(explanation: Mapping[str, Any]) -> Iterator[RenderableType]:
     kept = explanation.get("reservation") or (explanation.get("job") or {}).get("reservation")
     if kept:
         nodes = "1 node" if len(set(kept["nodes"])) == 1 else f"{len(set(kept['nodes']))} nodes"
-        yield Text(f"  expected to start in {until(kept['at'])} on cell {kept['cell']}; {nodes} kept for it there")
+        yield Text(
+            f"  {nodes} kept for it on cell {kept['cell']} from in {until(kept['at'])} on, by the estimates there"
+        )
+
+
+def forecast_lines(told: Mapping[str, Any]) -> Iterator[str]:
+    """Say when it will start, and how far to trust that."""
+    if told["at"]:
+        yield f"expected to start in {until(told['at'])}, were nobody else to come"
+    elif told["notBefore"]:
+        yield f"not expected to start within {until(told['notBefore'])}"
+    else:
+        yield "nothing that is foreseen would let it start"
+    if band := told["band"]:
+        earliest = until(band["earliest"])
+        when = f"in {earliest} to {until(band['latest'])}" if band["latest"] else f"in {earliest} at the earliest"
+        yield f"{band['coverage']:.0%} chance: {when} (learned from {band['learned']} starts: {band['basis']})"
+    elif seen := told["calibration"]:
+        yield f"no error band yet: {seen['learned']} of {seen['needed']} starts were seen to learn it from"
 
 
 def _restarts(explanation: Mapping[str, Any]) -> Iterator[RenderableType]:

@@ -17,7 +17,13 @@ PREVIEWED = "previewed"
 """Uid of a gang that is not there yet."""
 
 
-def explain(mirror: Mirror, snapshot: Callable[[], Snapshot], kind: str, name: str, policy: Policy) -> dict[str, Any]:
+Foretell = Callable[[Snapshot, str], dict[str, Any]]
+"""When a gang of the queue will start, as JSON."""
+
+
+def explain(
+    mirror: Mirror, snapshot: Callable[[], Snapshot], kind: str, name: str, policy: Policy, *, foretell: Foretell
+) -> dict[str, Any]:
     """Explain a Job, Service or Curriculum. Raises `NotFoundError`."""
     record = mirror.get(kind, name)
     facts: dict[str, Any] = {
@@ -35,12 +41,13 @@ def explain(mirror: Mirror, snapshot: Callable[[], Snapshot], kind: str, name: s
         "cells": [],
         "unblock": [],
         "reservation": None,
+        "forecast": None,
     }
     if kind == "Curriculum":
-        return facts | _at_stage(mirror, snapshot, record, policy)
+        return facts | _at_stage(mirror, snapshot, record, policy, foretell=foretell)
     if kind == "Job" and record.state == "Pending" and record.spec.get("needs"):
         return facts | {"unblock": _unblock_needs(mirror, record)}
-    return facts | (_in_queue(snapshot(), record.uid, policy) if fleet.waits(record) else {})
+    return facts | (_in_queue(snapshot(), record.uid, policy, foretell) if fleet.waits(record) else {})
 
 
 def queue(
@@ -163,7 +170,7 @@ def _differences(before: Any, after: Any, path: str) -> Any:
         yield {"field": path, "before": before, "after": after}
 
 
-def _in_queue(snapshot: Snapshot, uid: str, policy: Policy) -> dict[str, Any]:
+def _in_queue(snapshot: Snapshot, uid: str, policy: Policy, foretell: Foretell) -> dict[str, Any]:
     if all(gang.uid != uid for gang in snapshot.pending):
         return {}  # it was admitted between two looks
     why = explain_gang(snapshot, uid, policy)
@@ -175,6 +182,7 @@ def _in_queue(snapshot: Snapshot, uid: str, policy: Policy) -> dict[str, Any]:
         "cells": [_verdict(verdict) for verdict in why.cells],
         "unblock": list(why.unblock),
         "reservation": _reservation(why.reservation),
+        "forecast": foretell(snapshot, uid),
     }
 
 
@@ -191,7 +199,9 @@ def _unblock_needs(mirror: Mirror, record: Record) -> list[str]:
     return sentences
 
 
-def _at_stage(mirror: Mirror, snapshot: Callable[[], Snapshot], record: Record, policy: Policy) -> dict[str, Any]:
+def _at_stage(
+    mirror: Mirror, snapshot: Callable[[], Snapshot], record: Record, policy: Policy, *, foretell: Foretell
+) -> dict[str, Any]:
     stages = record.status.get("stages", [])
     facts: dict[str, Any] = {"stages": stages}
     current = next((stage for stage in stages if stage["created"] and stage["state"] not in TERMINAL), None)
@@ -200,7 +210,10 @@ def _at_stage(mirror: Mirror, snapshot: Callable[[], Snapshot], record: Record, 
     job = mirror.find("Job", current["job"]) if current is not None else None
     # The name may be taken by a job of somebody else, who is not to be told of here.
     if current is not None and job is not None and owns(record, job):
-        facts |= {"stage": current["name"], "job": explain(mirror, snapshot, "Job", job.name, policy)}
+        facts |= {
+            "stage": current["name"],
+            "job": explain(mirror, snapshot, "Job", job.name, policy, foretell=foretell),
+        }
     return facts
 
 

@@ -9,6 +9,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 from helios.control.explaining import explain, preview, queue
+from helios.control.forecasting import Forecaster
 from helios.control.gateway import CellGateway
 from helios.control.index import Index
 from helios.control.leader import TERM_S, Elector
@@ -88,6 +89,7 @@ class ControlPlane:
             tracker=tracker,
             executor=executor,
         )
+        self._forecaster = Forecaster(self.mirror, self._snapshot, self._clock, policy)
         self._scheduled_version = -1
         self._next_look = math.inf
         self._remembers = False
@@ -158,6 +160,7 @@ class ControlPlane:
         """Tick on every change and report, and once a second; return when `stop` is set. The only one that does."""
         if self._own_mirror:
             self.mirror.start()
+        self._start_forecasting(stop)
         try:
             self._lead(self._store, stop)
         finally:
@@ -181,6 +184,7 @@ class ControlPlane:
         """
         if self._own_mirror:
             self.mirror.start()
+        self._start_forecasting(stop)
         elector = Elector(self._store, LEASE, holder, term_s=term_s, address=address, sole=sole)
 
         def lead(lease: Lease, lost: threading.Event) -> None:
@@ -235,6 +239,10 @@ class ControlPlane:
         self._not_before = 0.0
         self._resync_at = self._clock.now() + RESYNC_S
 
+    def _start_forecasting(self, stop: threading.Event) -> None:
+        """Every replica learns for itself how good its forecasts are: it is asked for them whether it leads or not."""
+        threading.Thread(target=self._forecaster.run, args=(stop,), name="helios-forecast", daemon=True).start()
+
     def _remember_use(self) -> None:
         """What tenants have had before counts in the order of the queue; a long past must not hold up a failover."""
         if self._remembers:
@@ -281,12 +289,12 @@ class ControlPlane:
     # Questions --------------------------------------------------------------------------------------------------------
 
     def explain(self, name: str, kind: str = "Job") -> dict[str, Any]:
-        """Why it is where it is; for what waits also each cell's verdict, what would unblock it, and its position.
+        """Why it is where it is; for what waits also cells' verdicts, what would unblock it, position and start.
 
         A curriculum is explained by the job of the stage that it is at. Raises `NotFoundError`.
         """
         self.mirror.sync()
-        return explain(self.mirror, self._snapshot, kind, name, self._policy)
+        return explain(self.mirror, self._snapshot, kind, name, self._policy, foretell=self._forecaster.answer)
 
     def preview(self, document: AnyDocument) -> dict[str, Any]:
         """What applying the document would change, and where the scheduler would put it now; nothing is written.

@@ -199,6 +199,7 @@ def test_explain_says_why_a_gpu_job_waits_on_a_cpu_cell(cli: Any, up: Any) -> No
     assert result.code == 0
     for said in ("job/gpu", "Queued", "Why no cell took it", "local", "H100", "What would unblock it", "What happened"):
         assert said in result.out
+    assert "nothing that is foreseen would let it start" in result.out
     assert max(map(len, result.out.splitlines())) <= 100
     assert json.loads(cli("explain", "gpu", "-o", "json").out)["position"] == 1
     assert cli("explain", "nothing").code == 2
