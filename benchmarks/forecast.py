@@ -6,7 +6,7 @@ were learned up to then; what becomes of them is learned from when it happens, a
 are learned from only. What had not started when the run was over is missed where its wait was beyond the band already,
 and else undecided: it is left out of the coverage, which is given with these as missed and as covered beside it
 (`bounds`).
-Usage: python benchmarks/forecast.py [--seeds 3] [--gpus 600] [--load 1.0] [--days 3] [--out FILE]
+Usage: python benchmarks/forecast.py [--seeds 3] [--first 3] [--gpus 600] [--load 1.0] [--days 3] [--out FILE]
 """
 
 import argparse
@@ -28,7 +28,7 @@ from rich.progress import Progress
 
 from helios.errors import HeliosError
 from helios.scheduler import Band, Calibration, Cycle, Policy, Snapshot, forecast, range_of, schedule
-from helios.scheduler.calibration import OFFSET_S, RANGES
+from helios.scheduler.calibration import COVERAGES, OFFSET_S, RANGES
 from helios.simulator.engine import simulate
 from helios.simulator.jobs import TraceJob
 from helios.simulator.study import Case, Lab, Study
@@ -38,7 +38,6 @@ from helios.spec import QoS
 
 REPO = Path(__file__).parents[1]
 TRACES = REPO.parent / "shared/data/traces"
-COVERAGES = (0.5, 0.8, 0.95)
 MOMENTS = 1 / 8
 """Of the cycles that leave somebody waiting, in which forecasts are asked for."""
 GANGS = 2
@@ -285,6 +284,7 @@ def _short(value: float | None) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=3, help="seed; the method was tried out on seeds 0 to 2")
     parser.add_argument("--gpus", type=int, default=600)
     parser.add_argument("--load", type=float, default=1.0)
     parser.add_argument("--days", type=float, default=3.0, help="in which forecasts are judged")
@@ -296,7 +296,7 @@ def main() -> int:
         window = Window(Phase.TUNING, warm_up_s=WARM_UP_S, measured_s=chosen.days * DAY_S, tail_s=TAIL_S)
         lab = Lab(Study("philly", chosen.traces, gpus=chosen.gpus, window=window, cycle_s=CYCLE_S))
         with Progress(transient=True) as progress:
-            for seed in range(chosen.seeds):
+            for seed in range(chosen.first, chosen.first + chosen.seeds):
                 task = progress.add_task(f"seed {seed}", total=1.0)
                 runs.append(play(lab, seed, chosen.load, lambda done, task=task: progress.update(task, completed=done)))
     except HeliosError as error:

@@ -11,18 +11,21 @@ Gangs that have not started yet are no less part of it: their score is known to 
 quantiles are those of the product-limit estimate (Kaplan and Meier, JASA 1958; for conformal bands Candes, Lei and Ren,
 JRSS B 2023). To leave them out would make bands too short, since the long waits are the ones not over. Those that leave
 the queue without a start count the same, up to then. What this supposes: that whoever leaves would not have waited for
-longer than the rest, and that the near past is like the near future; so coverage is measured (`make bench-forecast`).
+longer than the rest, and that the near past is like the near future. Queues swell and empty, so it is not: each class
+widens its bands a little with every start that they missed, and narrows them with those that they held (adaptive
+conformal inference: Gibbs and Candes, NeurIPS 2021). What they cover is measured: `make bench-forecast`.
 """
 
 import math
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from helios.scheduler.forecast import Forecast
 from helios.spec import QoS
 
+COVERAGES = (0.5, 0.8, 0.95)
 OFFSET_S = 60.0
 """Added to waits before they are compared: below a minute nobody minds how many times longer it took."""
 EDGES = (60.0, 600.0, 3600.0, 6 * 3600.0, 86_400.0)
@@ -38,6 +41,10 @@ RANGES = (
 )
 SPAN = 4.0
 """Predicted waits that a full group reaches back over at least: else it would hold none but those not over yet."""
+GAIN = 0.005
+"""By how much of the miss or the hit the share that bands are made for is moved."""
+LEAST_MISSED = 0.01
+"""Of bands, whatever was missed: nothing that was seen says more of what is rarer."""
 Group = tuple[str, ...]
 
 
@@ -74,10 +81,12 @@ class Unlearned:
 
 @dataclass(slots=True)
 class _Noted:
-    """A forecast, and what became of it."""
+    """A forecast, the band that each coverage had for it, and what became of it."""
 
+    qos: QoS
     made_at: float
     predicted: float
+    bands: Mapping[float, "Band | Unlearned"]
     wait: float | None = None
     started: bool = False
 
@@ -93,9 +102,21 @@ class Calibration:
         kept: the latest forecasts that a group remembers.
         needed: starts that a group must have seen before it says anything; 39 are the fewest that can cover 95%.
         most_open: forecasts that may be waited for at a time; while they are so many, no other is noted.
+        coverages: that bands are asked for; above 0 and below 1.
     """
 
-    def __init__(self, *, kept: int = 512, needed: int = 50, most_open: int = 4096) -> None:
+    def __init__(
+        self,
+        *,
+        kept: int = 512,
+        needed: int = 50,
+        most_open: int = 4096,
+        coverages: Sequence[float] = COVERAGES,
+    ) -> None:
+        if not all(0 < coverage < 1 for coverage in coverages):
+            raise ValueError(f"expected coverages above 0 and below 1, got {coverages}")
+        self._missed = {(qos, coverage): 1 - coverage for qos in QoS for coverage in coverages}
+        self._coverages = tuple(coverages)
         self._kept, self._needed, self._most_open = kept, needed, most_open
         self._groups: dict[Group, deque[_Noted]] = {}
         self._last: dict[Group, float] = {}
@@ -123,7 +144,8 @@ class Calibration:
         if recent or len(self._open) >= self._most_open or forecast.wait == math.inf:
             return False
         self._last[groups[0]] = forecast.made_at
-        noted = _Noted(forecast.made_at, forecast.wait)
+        bands = {coverage: self.band(forecast, qos, coverage) for coverage in self._coverages}
+        noted = _Noted(qos, forecast.made_at, forecast.wait, bands)
         for group in groups:
             self._groups.setdefault(group, deque(maxlen=self._kept)).append(noted)
         self._open.setdefault(forecast.uid, []).append(noted)
@@ -140,17 +162,22 @@ class Calibration:
     def _close(self, uid: str, at: float, *, started: bool) -> None:
         for noted in self._open.pop(uid, ()):
             noted.wait, noted.started = max(0.0, at - noted.made_at), started
+            for coverage, band in noted.bands.items():
+                if started and isinstance(band, Band):
+                    missed = not band.earliest <= noted.wait <= band.latest
+                    share = self._missed[noted.qos, coverage] + GAIN * (1 - coverage - missed)
+                    self._missed[noted.qos, coverage] = min(max(share, LEAST_MISSED), 1 - LEAST_MISSED)
 
     def band(self, forecast: Forecast, qos: QoS, coverage: float) -> Band | Unlearned:
-        """The band of a forecast, from the narrowest group that has seen enough. `coverage` is above 0 and below 1."""
-        if not 0 < coverage < 1:
-            raise ValueError(f"expected a coverage above 0 and below 1, got {coverage}")
+        """The band of a forecast, from the narrowest group that has seen enough; ValueError for other coverages."""
+        if coverage not in self._coverages:
+            raise ValueError(f"expected a coverage of {self._coverages}, got {coverage}")
         learned = 0
         for group in _groups(forecast, qos):
             noted = self._groups.get(group, ())
             learned = _started(noted)
             if learned >= self._needed and forecast.wait < math.inf:
-                low, high = _quantiles(noted, coverage, forecast.made_at)
+                low, high = _quantiles(noted, self._missed[qos, coverage], forecast.made_at)
                 earliest, latest = (_wait(score, forecast.wait) for score in (low, high))
                 return Band(coverage, earliest, latest, learned, _words(group))
         return Unlearned(min(learned, self._needed), self._needed)
@@ -173,15 +200,15 @@ def _wait(score: float, predicted: float) -> float:
     return max(0.0, (predicted + OFFSET_S) * math.exp(score) - OFFSET_S) if score < math.inf else math.inf
 
 
-def _quantiles(noted: Iterable[_Noted], coverage: float, now: float) -> tuple[float, float]:
-    """The scores between which a new one lies with that chance, by the product-limit estimate.
+def _quantiles(noted: Iterable[_Noted], missed: float, now: float) -> tuple[float, float]:
+    """The scores between which a new one lies, but for a chance of `missed`, by the product-limit estimate.
 
     Without any that have not started they are the order statistics of split-conformal prediction: the
-    floor((n + 1) a)-th and the ceil((n + 1) (1 - a))-th of n, with a = (1 - coverage) / 2.
+    floor((n + 1) a)-th and the ceil((n + 1) (1 - a))-th of n, with a = missed / 2.
     """
     # At one score starts come before what has not started: that was waiting still.
     scores = sorted((one.score(now), not one.started) for one in noted)
-    n, tail = sum(not unknown for _, unknown in scores), (1 - coverage) / 2
+    n, tail = sum(not unknown for _, unknown in scores), missed / 2
     below = math.floor((n + 1) * tail + 1e-9) / n
     above = math.ceil((n + 1) * (1 - tail) - 1e-9) / n
     low, high, surviving = -math.inf, math.inf, 1.0

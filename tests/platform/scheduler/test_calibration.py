@@ -45,8 +45,11 @@ def test_band_covers_what_it_says(coverage: float) -> None:
 
 def test_band_is_the_order_statistics_of_what_was_seen() -> None:
     """With 99 waits an 80% band runs from the tenth to the ninetieth."""
-    calibration, waits = Calibration(), iter(range(1, 100))
-    learn(calibration, lambda: float(next(waits)), 99)
+    calibration = Calibration()
+    for number in range(1, 100):
+        calibration.note(told(str(number), 1000.0 * number), QoS.STANDARD)
+    for number in range(1, 100):
+        calibration.started(str(number), 1001.0 * number)
     found = band(calibration)
     assert (round(found.earliest, 6), round(found.latest, 6), found.learned) == (10.0, 90.0, 99)
 
@@ -162,6 +165,23 @@ def test_never_is_not_learned_from_and_has_no_band() -> None:
 
 @pytest.mark.parametrize("coverage", [0.0, 1.0, math.nan])
 def test_coverage_is_a_share(coverage: float) -> None:
-    """Certainty is not for sale."""
+    """Certainty is not for sale, and bands are of the coverages that are kept up."""
+    with pytest.raises(ValueError, match="coverage"):
+        Calibration(coverages=(0.8, coverage))
     with pytest.raises(ValueError, match="coverage"):
         Calibration().band(told("g", 0.0), QoS.STANDARD, coverage)
+
+
+def test_bands_recover_from_what_changed() -> None:
+    """Waits that grow day by day are missed by bands of the past; what was missed widens those that follow."""
+    chance, calibration, held = random.Random(3), Calibration(), []
+    for number in range(1500):
+        made_at = 1000.0 * number
+        forecast = told(str(number), made_at)
+        found = calibration.band(forecast, QoS.STANDARD, 0.8)
+        wait = chance.lognormvariate(6.0 + number / 500, 0.5)
+        if isinstance(found, Band):
+            held.append(found.earliest <= wait <= found.latest)
+        calibration.note(forecast, QoS.STANDARD)
+        calibration.started(str(number), made_at + wait)
+    assert 0.77 <= sum(held) / len(held) <= 0.83
