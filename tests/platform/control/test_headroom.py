@@ -10,6 +10,8 @@ from helios.adapters.simulated import SimulatedDriver
 from helios.control import ControlPlane, apply
 from helios.control.headroom import heard, within_quota
 from helios.control.measuring import headroom_by_tenant
+from helios.control.service import next_due
+from helios.control.standing import Standing
 from helios.scheduler import Headroom, QuotaState, Request, RunningGang, Snapshot, TenantState
 from helios.scheduler.codec import read
 from helios.spec import Cell, QoS, from_json
@@ -218,6 +220,27 @@ def test_room_is_held_in_the_cell_of_the_service_and_shown(make_fleet: Callable[
     assert 'helios_headroom_replicas{accelerator="H100",tenant="default"} 1.0' in metrics.render()[0].decode()
     metrics.set_leader(False)
     assert "helios_headroom_replicas{" not in metrics.render()[0].decode()
+
+
+def test_what_is_gone_or_cannot_be_read_has_nothing_held() -> None:
+    """The room goes with the record; and an hour is looked at when it begins."""
+    spec = {
+        "tenant": "lab",
+        "qos": "guaranteed",
+        "application": "m:f",
+        "replicas": 1,
+        "resources": {"accelerators": "H100:8"},
+        "placement": {"cells": ["east"]},
+    }  # fmt: skip
+    status = {"state": "Pending", "headroom": {"replicas": 1}, "demand": {"hour": 500_000}}
+    record = Record("Service", "avatar", uid="u", spec=spec, status=status)
+    standing = Standing()
+    standing.put(record)
+    (held,) = standing.snapshot(EIGHT).headroom
+    assert (held.replicas, held.cells) == (1, ("east",))
+    standing.drop(record)
+    assert not standing.snapshot(EIGHT).headroom
+    assert next_due(record) == 500_001 * 3600.0
 
 
 @pytest.mark.parametrize("load", [None, "3", True, -1, float("nan"), float("inf"), 1e9])
