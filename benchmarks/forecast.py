@@ -44,6 +44,8 @@ GANGS = 2
 """Of each class, that are asked for at a time."""
 WARM_UP_S, TAIL_S = 0.5 * DAY_S, 0.5 * DAY_S
 CYCLE_S = 60.0
+DESCRIBE = ("git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40")
+"""Says so where the figures are not those of a commit."""
 Row = dict[str, Any]
 
 
@@ -311,7 +313,7 @@ def main() -> int:
     spent = time.process_time() - began
     show(rows)
     print(f"{len(judged)} forecasts judged of {asked} that were asked for; {spent:.0f} processor seconds in all")
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPO, capture_output=True, text=True, check=True).stdout
+    commit = subprocess.run(DESCRIBE, cwd=REPO, capture_output=True, text=True, check=True).stdout
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     chosen.out.write_text(json.dumps({
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, CPython {platform.python_version()}; one core used",

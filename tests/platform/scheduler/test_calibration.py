@@ -44,14 +44,14 @@ def test_band_covers_what_it_says(coverage: float) -> None:
 
 
 def test_band_is_the_order_statistics_of_what_was_seen() -> None:
-    """With 99 waits an 80% band runs from the tenth to the ninetieth."""
+    """With 100 waits an 80% band runs from the tenth to the ninety-first."""
     calibration = Calibration()
-    for number in range(1, 100):
+    for number in range(1, 101):
         calibration.note(told(str(number), 1000.0 * number), QoS.STANDARD)
-    for number in range(1, 100):
+    for number in range(1, 101):
         calibration.started(str(number), 1001.0 * number)
     found = band(calibration)
-    assert (round(found.earliest, 6), round(found.latest, 6), found.learned) == (10.0, 90.0, 99)
+    assert (round(found.earliest, 6), round(found.latest, 6), found.learned) == (10.0, 91.0, 100)
 
 
 def test_nothing_is_said_before_enough_was_learned() -> None:

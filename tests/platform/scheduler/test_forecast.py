@@ -148,7 +148,7 @@ def test_who_is_told_to_leave_makes_room_and_waits_again() -> None:
     snapshot = replace(snapshot, pending=(*snapshot.pending, waits("last", qos=QoS.PREEMPTIBLE, estimate=99_999.0)))
     told = forecast(snapshot, ["urgent", "last"], policy)
     assert told["urgent"].wait == policy.leaving
-    assert told["last"].wait > 500.0
+    assert told["last"].wait > 9000.0
 
 
 def test_cell_that_is_held_off_is_asked_again_later() -> None:
