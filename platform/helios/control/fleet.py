@@ -17,7 +17,7 @@ from helios.spec.quantities import parse_duration, parse_memory
 from helios.store import Record, seconds
 
 MOST_RESIZES = 20
-"""After so many a gang stays as it is: each is a restart, and those are counted."""
+"""After so many a gang stays as it is: each costs what a restart does."""
 LEAVING = ":leaving"
 """Ends the uid of what a shrinking gang gives up, shown beside what it goes on with."""
 GIB = 2.0**30
@@ -93,6 +93,7 @@ def pending(record: Record, estimate: float | None) -> PendingGang:
         recovering=facts.get("lastEnd") == lifecycle.NODE_LOST,
         preemptions=_preemptions(facts),
         spread=_spread(record),
+        promised=_promised(facts),
     )
 
 
@@ -101,6 +102,12 @@ def offered(gang: PendingGang, now: float) -> PendingGang:
     if not gang.held_off:
         return gang
     return replace(gang, held_off=tuple(item for item in gang.held_off if item[1] > now))
+
+
+def _promised(facts: Mapping[str, Any]) -> tuple[str, float] | None:
+    """Where others were told to leave for it, and by when they will have."""
+    place = facts.get("promised")
+    return None if place is None else (place["cell"], seconds(place["until"]))
 
 
 def request_of(resources: Mapping[str, Any]) -> Request:

@@ -43,7 +43,7 @@ class JobMachine(Machine):
         epoch = status.epoch(self.record) + 1
         message = f"{decision.reason} of cell {decision.cell}, epoch {epoch}"
         fields: dict[str, Any] = {"placement": place, "epoch": epoch, "admittedAt": timestamp(self.now)}
-        fields["heldOff"] = None
+        fields["heldOff"] = fields["promised"] = None
         fields["expectedEnd"] = None if runs_s is None else timestamp(self.now + runs_s)
         fields["firstWorkers"] = self.record.status.get("firstWorkers", decision.workers)
         self._move(JobState.ADMITTED, "Admitted", message, **fields)

@@ -37,6 +37,10 @@ class Machine:
             self._event(decision.reason, decision.message)
             self.record = self.record.with_status(reason=str(decision.reason), message=decision.message)
 
+    def promise(self, cell: str, *, within_s: float) -> None:
+        """Remember that others were told to leave that cell for it, and will have within so many seconds."""
+        self.record = self.record.with_status(promised={"cell": cell, "until": timestamp(self.now + within_s)})
+
     def stop(self, reason: str, message: str, *, grace_s: float = status.DEFAULT_GRACE_S) -> None:
         """Ask the cell to stop the launch, `grace_s` seconds after its notice; the first reason stays."""
         if self.stopping is None:

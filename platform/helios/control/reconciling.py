@@ -5,7 +5,7 @@ record that changed meanwhile is simply looked at again.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from itertools import islice
@@ -27,7 +27,7 @@ from helios.control.watching import LOOK_AT_CELLS_S, Watcher
 from helios.errors import ConflictError, FencedError, InputError, NotFoundError, UnavailableError
 from helios.lifecycle import TERMINAL, JobState
 from helios.ports import Clock, LaunchStatus, Phase, Report, Tracker
-from helios.scheduler import Admit, Change, Cycle, Decision, Wait
+from helios.scheduler import Admit, Change, Cycle, Decision, Preempt, Wait
 from helios.spec import JobSpec
 from helios.store import Allocation, Event, EventType, Mirror, Record, Store, StoredReport, seconds
 
@@ -336,19 +336,44 @@ class Reconciler:
         decides on the rest by what is then.
         """
         self._each(cycle.admits, self._decide, pool)
+        # Promises first: where this process ends in between, nobody has left for a gang that does not know of it.
+        promises = self._promises_of(cycle.changes)
+        self._each(promises, lambda uid: self._promise(cycle.own[uid], *promises[uid]), pool)
         self._each(cycle.changes, self._displace, pool)
-        news = list(islice(self._news_of(cycle), MARKED_A_CYCLE + 1))
+        news = list(islice(self._news_of(cycle, promises), MARKED_A_CYCLE + 1))
         self._each(news[:MARKED_A_CYCLE], self._decide, pool)
         if len(news) > MARKED_A_CYCLE:
             self._watcher.schedule_at(self._clock.now())
 
-    def _news_of(self, cycle: Cycle) -> Iterator[Wait]:
+    def _promises_of(self, changes: Iterable[Change]) -> dict[str, tuple[str, float]]:
+        """For whom others are to leave: the cell of the place, and within how many seconds they will have."""
+        promises: dict[str, tuple[str, float]] = {}
+        for change in changes:
+            record = self._mirror.by_uid(change.uid)
+            if change.beneficiary and record is not None and record.kind == "Job":
+                cell_name = (change.place if isinstance(change, Preempt) else "") or change.cell
+                _, before = promises.get(change.beneficiary, ("", 0.0))
+                promises[change.beneficiary] = (cell_name, max(before, self._specs.job(record).checkpoint.grace))
+        return promises
+
+    def _promise(self, wait: Wait, cell_name: str, within_s: float) -> None:
+        def write(record: Record) -> None:
+            machine = (JobMachine if record.kind == "Job" else ServiceMachine)(record, self._clock.now())
+            machine.wait(wait)
+            machine.promise(cell_name, within_s=within_s)
+            self._save(record, machine.record, machine.events)
+
+        record = self._mirror.by_uid(wait.uid)
+        if record is not None:
+            self._guarded(record, write)
+
+    def _news_of(self, cycle: Cycle, told: Container[str]) -> Iterator[Wait]:
         """Those that wait for another reason than they were told; of ten thousand alike nothing is put into words."""
         for gangs, wait in cycle.lines:
             for gang in gangs:
                 own = cycle.own.get(gang.uid, wait)
                 record = self._mirror.by_uid(gang.uid)
-                if record is not None and record.status.get("reason") != own.reason:
+                if gang.uid not in told and record is not None and record.status.get("reason") != own.reason:
                     yield replace(own, uid=gang.uid)
 
     def _decide(self, decision: Decision) -> None:

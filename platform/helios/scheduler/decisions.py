@@ -137,6 +137,7 @@ class Preempt:
     Attributes:
         beneficiary: uid of the pending gang that gets the place.
         cost: device-seconds that this is expected to lose: work since its last checkpoint, its restart, its locality.
+        place: cell in which the beneficiary gets its place, where that is another one.
     """
 
     uid: str
@@ -145,6 +146,7 @@ class Preempt:
     message: str
     beneficiary: str
     cost: float
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ DOMAINS = 4
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Gangs that leave one cell, and the place that their beneficiary gets for it."""
+    """Gangs that leave, and the place that their beneficiary gets for it."""
 
     victims: tuple[Victim, ...]
     fit: Fit
@@ -47,7 +47,8 @@ class Plan:
                 )
             else:
                 message = f"makes room for {whom}; costs {victim.cost:.0f} device-seconds"
-                yield Preempt(running.uid, running.cell, victim.reason, message, gang.uid, victim.cost)
+                place = self.fit.cell if self.fit.cell != running.cell else ""
+                yield Preempt(running.uid, running.cell, victim.reason, message, gang.uid, victim.cost, place)
 
 
 @dataclass(frozen=True, slots=True)

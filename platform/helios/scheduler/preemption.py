@@ -8,6 +8,7 @@ from helios.scheduler.cell_stage import Fit, access_of
 from helios.scheduler.decisions import StopReason
 from helios.scheduler.lines import Shape
 from helios.scheduler.plans import Plan, Site, plan_among, vacate
+from helios.scheduler.promises import Promises
 from helios.scheduler.scratch import Kept, Scratch
 from helios.scheduler.snapshot import PendingGang, Request, RunningGang
 from helios.scheduler.verdicts import closed
@@ -23,9 +24,10 @@ LOOKS = 400
 class Rooms:
     """The room that is made in one cycle: each plan is tried on what the ones before it left."""
 
-    def __init__(self, scratch: Scratch) -> None:
+    def __init__(self, scratch: Scratch, promises: Promises | None = None) -> None:
+        promises = promises or Promises(scratch)
         self.scratch = scratch
-        self._books: dict[str, Book] = {}
+        self._books = promises.books
         self._granted: set[str] = set()
         self._known: dict[tuple[str, str], list[Stoppable]] = {}
         self._movable: dict[tuple[str, str], list[Victim]] = {}
@@ -34,11 +36,8 @@ class Rooms:
         self._options: dict[Shape, list[tuple[str, Request, Access]]] = {}
         self._ranked: dict[str, list[tuple[float, float, str, RunningGang]]] = {}
         self._passed: dict[tuple[object, object], int] = {}
-        self.quotas = scratch.quotas.copy()
+        self.quotas = promises.quotas()
         """As they will be once all that were told to leave are gone, and who is helped has its place."""
-        for cell in scratch.cells:
-            for gang in scratch.book(cell.name).leaving.values():
-                self._give_back(gang, len(gang.nodes))
 
     def plan(self, gang: PendingGang, shape: Shape, within: Container[Request]) -> Plan | None:
         """The cheapest way to make room by stopping others; None where none may be, or where it would be no use.
@@ -93,7 +92,9 @@ class Rooms:
         self._granted.update(victim.gang.uid for victim in plan.victims)
         for victim in plan.victims:
             vacate(self._opened(victim.gang.cell), victim)
-            self._give_back(victim.gang, len(victim.freed))
+            if victim.gang.qos is not QoS.PREEMPTIBLE:
+                held = len(victim.freed) * victim.gang.request.devices
+                self.quotas.take(victim.gang.tenant, victim.gang.request.accelerator, -held)
         self._opened(fit.cell).take(fit.request, fit.nodes, fit.devices)
         if gang.qos is not QoS.PREEMPTIBLE:
             self.quotas.take(gang.tenant, fit.request.accelerator, len(fit.nodes) * fit.request.devices)
@@ -105,10 +106,6 @@ class Rooms:
             self._books[cell] = self.scratch.book(cell).bare()
             self.scratch.keep(cell, Kept(self.scratch.now, self._books[cell]))
         return self._books[cell]
-
-    def _give_back(self, gang: RunningGang, workers: int) -> None:
-        if gang.qos is not QoS.PREEMPTIBLE:
-            self.quotas.take(gang.tenant, gang.request.accelerator, -workers * gang.request.devices)
 
     def sites(self, gang: PendingGang, shape: Shape, within: Container[Request]) -> list[Site]:
         """Cells, and what a worker may be given there, in which the gang would fit if nothing ran."""

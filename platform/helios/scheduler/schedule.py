@@ -11,12 +11,13 @@ from helios.scheduler.decisions import Admit, Change, Decision, Reservation, Wai
 from helios.scheduler.defragmentation import defragment
 from helios.scheduler.elastic import grow
 from helios.scheduler.global_stage import choose, expected_end
-from helios.scheduler.lines import Shape
+from helios.scheduler.lines import Shape, shape_of
 from helios.scheduler.plans import Plan
 from helios.scheduler.policy import Policy
 from helios.scheduler.preemption import Rooms
+from helios.scheduler.promises import Promises, lapses, others, promised
 from helios.scheduler.queue import Head, Left, Queue
-from helios.scheduler.quota import Allowance
+from helios.scheduler.quota import Allowance, Quotas
 from helios.scheduler.reclaiming import reclaim
 from helios.scheduler.scratch import Scratch, needs_of
 from helios.scheduler.snapshot import NO_END, PendingGang, Request, RunningGang, Snapshot
@@ -36,8 +37,8 @@ def schedule(snapshot: Snapshot, policy: Policy = DEFAULT) -> "Cycle":
     cycle = _Running(snapshot, policy)
     for headroom in snapshot.headroom:
         keep_headroom(headroom, cycle.scratch)
-    # 2. The queue in its order, a line of equals at a time.
-    while head := cycle.queue.next():
+    # 2. The queue in its order, a line of equals at a time; of equals those first for whom others were told to leave.
+    while head := cycle.next():
         # 3. May the tenant hold this much, of its own or borrowed?
         within = cycle.within(head.gang, head.shape)
         if not within:
@@ -75,6 +76,7 @@ class Cycle:
     next_look: float
     _waiting: tuple[tuple[Shape, Left, Wait | None], ...] = field(repr=False)
     _scratch: Scratch = field(repr=False, compare=False)
+    _promised: frozenset[str] = field(default=frozenset(), repr=False)
 
     @cached_property
     def lines(self) -> tuple[tuple[tuple[PendingGang, ...], Wait], ...]:
@@ -98,7 +100,7 @@ class Cycle:
     def own(self) -> Mapping[str, Wait]:
         """The decisions on gangs that wait with a reservation, or that room is being made for, by uid."""
         kept = {reservation.uid: reservation for reservation in self.reservations}
-        helped = {change.beneficiary for change in self.changes if change.beneficiary}
+        helped = self._promised | {change.beneficiary for change in self.changes if change.beneficiary}
         return {
             gang.uid: _own(gang.uid, wait, kept.get(gang.uid), making_room=gang.uid in helped)
             for gangs, wait in self.lines
@@ -130,7 +132,9 @@ class _Running:
     def __init__(self, snapshot: Snapshot, policy: Policy) -> None:
         self.snapshot, self.policy = snapshot, policy
         self.scratch = Scratch(snapshot, policy)
-        self.queue = Queue(self.scratch.sums.lines, snapshot, policy, self.scratch.quotas)
+        self.promised, self.promises, self.turn = promised(snapshot, policy), Promises(self.scratch), 0
+        lines = others(self.scratch.sums.lines, [gang for _, gang in self.promised])
+        self.queue = Queue(lines, snapshot, policy, self.scratch.quotas)
         self.admits: list[Admit] = []
         self.changes: list[Change] = []
         self.reservations: list[Reservation] = []
@@ -139,26 +143,57 @@ class _Running:
         self.hopeful: list[tuple[Head, Left, Reservation | None, bool]] = []
 
     def within(self, gang: PendingGang, shape: Shape) -> dict[Request, int]:
-        return _within(gang, shape, self.scratch)
+        return _within(gang, shape, self.scratch.quotas)
+
+    def next(self) -> Head | None:
+        """The gang whose turn it is, once those are served that go before it and for whom others were told to leave."""
+        head = self.queue.next()
+        while self.turn < len(self.promised):
+            rank, gang = self.promised[self.turn]
+            if head is not None and self.queue.rank(head.shape, head.gang) < rank:
+                break
+            self.keep_promise(Head(gang, shape_of(gang), urgent=False))
+            head, self.turn = self.queue.next(), self.turn + 1
+        return head
+
+    def keep_promise(self, head: Head) -> None:
+        """It starts where it can now; else the place is kept that others leave for it, and nobody else is stopped."""
+        gang, shape = head.gang, head.shape
+        within = self.within(gang, shape)
+        fit = choose(shape, self.scratch, within) if within and not self.is_blocked(head) else None
+        if fit is not None:
+            self.enter(gang, shape, fit)
+            return
+        allowance, left = _allowance(gang, shape.request, self.scratch.quotas), ((gang,),)
+        self.waiting.append((shape, left, None if within else _beyond(allowance, shape.devices)))
+        lent = not within and allowance.own >= shape.devices
+        kept = self.promises.keep(gang, shape, within or _within(gang, shape, self.promises.quotas()))
+        if kept is not None:
+            self.reservations.append(kept)
+        elif within or lent:
+            self.hopeful.append((head, left, None, lent))
 
     def is_blocked(self, head: Head) -> bool:
         """Without backfill nobody passes one that waits for the same devices."""
         return not self.policy.backfill and head.shape.request.accelerator in self.blocked
 
     def admit(self, head: Head, fit: Fit) -> None:
-        gang, quotas = head.gang, self.scratch.quotas
+        self.enter(head.gang, head.shape, fit)
+        self.queue.served(head)
+
+    def enter(self, gang: PendingGang, shape: Shape, fit: Fit) -> None:
+        quotas = self.scratch.quotas
         kind = fit.request.accelerator
         before = quotas.borrowed(gang.tenant, kind)
-        self.scratch.enter(_started(gang, fit, expected_end(head.shape, self.policy, self.snapshot.now)))
+        self.scratch.enter(_started(gang, fit, expected_end(shape, self.policy, self.snapshot.now)))
         borrowed = quotas.borrowed(gang.tenant, kind) - before
         reason = _reason(gang, fit, borrowed)
         self.admits.append(
             Admit(gang.uid, fit.cell, fit.nodes, len(fit.nodes), reason, fit.request, fit.devices, borrowed)
         )
-        self.queue.served(head)
 
     def over_quota(self, head: Head) -> None:
-        allowance, needs = _allowance(head.gang, head.shape.request, self.scratch), head.shape.devices
+        allowance, needs = _allowance(head.gang, head.shape.request, self.scratch.quotas), head.shape.devices
         left = self.queue.close_line(head)
         self.waiting.append((head.shape, left, _beyond(allowance, needs)))
         if allowance.own >= needs:  # its own is lent out
@@ -189,7 +224,7 @@ class _Running:
         policy, now, last = self.policy, self.snapshot.now, self.snapshot.last_preemption
         if not policy.preemption or (last is not None and now - last < policy.preemption_gap):
             return
-        rooms, tokens = Rooms(self.scratch), policy.preemption_tokens
+        rooms, tokens = Rooms(self.scratch, self.promises), policy.preemption_tokens
         for head, left, reservation, lent in self.hopeful[: policy.preemption_tries]:
             soon = reservation is not None and reservation.at <= now + policy.leaving
             if soon or now - head.gang.submitted_at < policy.preempt_after.get(head.gang.qos, 0.0):
@@ -236,6 +271,7 @@ class _Running:
             self._next_look(),
             tuple(self.waiting),
             self.scratch,
+            frozenset(self.promises.kept),
         )
 
     def _next_look(self) -> float:
@@ -243,6 +279,7 @@ class _Running:
         now, policy, last = self.snapshot.now, self.policy, self.snapshot.last_preemption
         looks = [self.queue.next_urgent, *(reservation.at for reservation in self.reservations)]
         looks += [head.gang.submitted_at + policy.preempt_after.get(head.gang.qos, 0.0) for head, *_ in self.hopeful]
+        looks += [lapses(gang, policy) for _, gang in self.promised]
         if self.hopeful and last is not None:
             looks.append(last + policy.preemption_gap)
         lines = (line for shape, left, _ in self.waiting if shape.held_off for line in left)
@@ -265,13 +302,13 @@ def _started(gang: PendingGang, fit: Fit, ends_at: float) -> RunningGang:
     )
 
 
-def _allowance(gang: PendingGang, request: Request, scratch: Scratch) -> Allowance:
-    return scratch.quotas.allowance(gang.tenant, request.accelerator, gang.qos)
+def _allowance(gang: PendingGang, request: Request, quotas: Quotas) -> Allowance:
+    return quotas.allowance(gang.tenant, request.accelerator, gang.qos)
 
 
-def _within(gang: PendingGang, shape: Shape, scratch: Scratch) -> dict[Request, int]:
+def _within(gang: PendingGang, shape: Shape, quotas: Quotas) -> dict[Request, int]:
     """Of what a worker may be given: how many workers the quota allows, where that is enough for the gang."""
-    allowed = ((request, _allowance(gang, request, scratch).workers(request)) for request in shape.requests)
+    allowed = ((request, _allowance(gang, request, quotas).workers(request)) for request in shape.requests)
     return {request: int(min(n, shape.max_workers)) for request, n in allowed if n >= shape.min_workers}
 
 
@@ -282,9 +319,10 @@ def _apart(
     tenants: dict[str, list[PendingGang]] = {}
     for gang in gangs:
         tenants.setdefault(gang.tenant, []).append(gang)
-    over = {name: some for name, some in tenants.items() if not _within(some[0], shape, scratch)}
+    over = {name: some for name, some in tenants.items() if not _within(some[0], shape, scratch.quotas)}
     told = [
-        (tuple(some), _beyond(_allowance(some[0], shape.request, scratch), shape.devices)) for some in over.values()
+        (tuple(some), _beyond(_allowance(some[0], shape.request, scratch.quotas), shape.devices))
+        for some in over.values()
     ]
     return tuple(gang for gang in gangs if gang.tenant not in over), told
 

@@ -171,6 +171,7 @@ class PendingGang:
         recovering: it lost a node and may take a spare one.
         preemptions: how often it was preempted already.
         spread: name shared by gangs that should not all die with one cell (the replicas of a service).
+        promised: cell in which others were told to leave for it, and by when they will have (seconds since the epoch).
     """
 
     uid: str
@@ -193,6 +194,7 @@ class PendingGang:
     recovering: bool = False
     preemptions: int = 0
     spread: str = ""
+    promised: tuple[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

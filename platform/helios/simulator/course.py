@@ -60,6 +60,7 @@ class Course:
             home=life.cell or gang.home,
             recovering=recovering,
             preemptions=life.preemptions,
+            promised=None,
         )
         world.waiting.add(life)
         world.ledger.put(life.gang)
@@ -179,6 +180,7 @@ class Course:
         """The scheduler wants its place."""
         world, life = self._world, self._asked(decision.uid)
         life.preemptions += 1
+        self._promise(decision.beneficiary, decision.place or decision.cell)
         world.accounts[life.job.tenant].preempted(world.now)
         world.restless[life.job.tenant] = None
         world.ledger.last_preemption = world.now
@@ -210,6 +212,7 @@ class Course:
             self.stop(life, str(decision.reason), self._settings.grace_s)
         else:
             self._forget(life, life.target)
+        self._promise(decision.beneficiary, decision.cell)
         more, less = _less(nodes, life.nodes), _less(life.nodes, nodes)
         world.hold(life, life.cell, more, life.request)
         life.head_for(nodes, str(decision.reason), world.now, workers=len(life.nodes) + len(more))
@@ -219,6 +222,13 @@ class Course:
         if less:
             leaving = replace(shown, uid=shown.uid + _LEAVING, nodes=less, leaving_at=life.leaving_at, spread="")
             world.ledger.put(leaving)
+
+    def _promise(self, uid: str, cell: str) -> None:
+        """Remember for whom others leave, where, and by when they will have."""
+        world, life = self._world, self._world.lives.get(uid)
+        if life is not None and life.waits:
+            life.gang = replace(life.gang, promised=(cell, world.now + self._settings.grace_s))
+            world.ledger.put(life.gang)
 
     def _forget(self, life: Life, target: tuple[str, ...]) -> None:
         """It is not to be resized to that any more: nobody is shown who is being resized, so that may be asked."""

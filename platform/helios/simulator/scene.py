@@ -82,7 +82,8 @@ def _shifted(gang: RunningGang, now: float) -> RunningGang:
 
 def _moved(gang: PendingGang, now: float) -> PendingGang:
     held_off = tuple((cell, until - now) for cell, until in gang.held_off)
-    return replace(gang, submitted_at=gang.submitted_at - now, held_off=held_off)
+    promised = None if gang.promised is None else (gang.promised[0], gang.promised[1] - now)
+    return replace(gang, submitted_at=gang.submitted_at - now, held_off=held_off, promised=promised)
 
 
 def _of_running(gang: RunningGang, unknown_s: float) -> TraceJob:

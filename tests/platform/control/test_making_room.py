@@ -176,6 +176,26 @@ def test_a_restart_between_the_decision_and_the_stop_loses_nothing(make: Callabl
     assert fleet.reasons("spot").count("Preempted") == 2  # Preempting, then Recovering
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_the_place_that_was_made_is_kept_through_the_cycles_and_a_restart(
+    make: Callable[..., Fleet], again: bool
+) -> None:
+    """A shorter job of the same class comes while the victim writes its checkpoint: it does not get the place."""
+    fleet = make()
+    fleet.job("spot", nodes=4, qos="preemptible", runs="2h")
+    fleet.run(3000, step=60)
+    fleet.job("prod", nodes=4, qos="standard", runs="5h")
+    fleet.plane.tick()
+    assert fleet.state("spot") == "Preempting"
+    assert fleet.status("prod")["promised"]["cell"] == "east"
+    if again:
+        fleet.restart()
+    fleet.job("short", nodes=4, qos="standard", runs="1m")
+    fleet.run(60)
+    assert (fleet.state("prod"), fleet.state("short")) == ("Running", "Queued")
+    assert "promised" not in fleet.status("prod")
+
+
 def test_standard_is_stopped_for_guaranteed_alone_and_not_before_its_minimum(make: Callable[..., Fleet]) -> None:
     """Half an hour is a standard job's; then guaranteed work may have its place. Standard work waits."""
     fleet = make()

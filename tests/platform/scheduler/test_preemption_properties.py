@@ -27,6 +27,7 @@ from helios.scheduler import (
     TenantState,
     schedule,
 )
+from helios.scheduler.codec import decided as decided_of
 from helios.scheduler.preemption import Rooms
 from helios.scheduler.queue import QOS_ORDER
 from helios.spec import QoS
@@ -90,6 +91,7 @@ def pending(draw: st.DrawFn, uid: str) -> PendingGang:
         max_workers=low + draw(st.integers(0, 1)),
         cells=draw(st.sampled_from([(), (), ("a",)])),
         estimate=draw(st.sampled_from([None, 100.0, 3_000.0, 100_000.0])),
+        promised=draw(st.sampled_from([None] * 6 + [("a", NOW + 30), ("b", NOW - 60), ("a", NOW - 600)])),
     )
 
 
@@ -217,14 +219,30 @@ def test_what_is_stopped_costs_less_than_the_wait_is_worth_and_few_are_helped(sn
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(snapshots())
+def test_each_gang_is_decided_on_once_and_holds_what_is_there(snapshot: Snapshot) -> None:
+    """With promises as without: one decision a gang, no node beyond its devices, the same decisions again."""
+    cycle = schedule(snapshot, POLICY)
+    decided = [admit.uid for admit in cycle.admits] + [gang.uid for gangs, _ in cycle.lines for gang in gangs]
+    assert sorted(decided) == sorted(gang.uid for gang in snapshot.pending)
+    held = Counter[tuple[str, str]]()
+    for gang in (*after(replace(snapshot, running=()), cycle).running, *snapshot.running):
+        for node in gang.nodes:
+            held[gang.cell, node] += gang.request.accelerators
+    assert max(held.values(), default=0) <= DEVICES
+    assert decided_of(schedule(snapshot, POLICY)) == decided_of(cycle)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(snapshots())
 def test_room_that_is_made_is_enough(snapshot: Snapshot) -> None:
-    """Once all have left or shrunk, each that this was done for starts, or one that stands before it has a place."""
+    """Once all have left who were told to, each for whom they were starts, or one that stands before it has a place."""
     cycle = schedule(snapshot, POLICY)
     helped = {change.beneficiary for change in asked_to_give(cycle)}
     moved = any(change.reason is StopReason.DEFRAGMENTED for change in cycle.changes)
     if not helped or moved:
         return
     later = after(snapshot, cycle)
+    later = replace(later, running=tuple(gang for gang in later.running if gang.leaving_at is None))
     found, standing = schedule(later, POLICY), place_in_line(later)
     started = {admit.uid for admit in found.admits}
     placed = started | {reservation.uid for reservation in found.reservations}
