@@ -1,21 +1,18 @@
-"""`helios simulate`: what schedulers would make of a trace, on a virtual clock. Needs no control plane."""
+"""`helios simulate`: what schedulers would make of a trace, or of the fleet and queue of now, on a virtual clock."""
 
 import contextlib
-import importlib.util
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from helios.cli.durations import seconds_in
-from helios.cli.output import Format, FormatOption, duration, err, examples, show, table_of, useful
-from helios.errors import InputError, UnavailableError
+from helios.cli.output import Format, FormatOption, examples, show, table_of, useful
+from helios.cli.simulating import cycle_of, look_for, progress, taking_the_place_of
+from helios.cli.whatif import Ask, By, play_on
+from helios.errors import InputError
 
 if TYPE_CHECKING:
     from helios.simulator.metrics import RunMetrics  # numpy: only this command pays for it
@@ -48,8 +45,11 @@ POLICIES = {
     "kueue": "quota with borrowing, reclaim and preemption by priority, as Kueue has it",
 }
 """What there is to compare."""
-FILES = frozenset({"report.html", "report.json", "runs.csv", "tenants.csv", "jobs.csv.xz"})
-"""All that a folder may hold that a report takes the place of."""
+
+
+OF_TRACES = ("trace", "load", "seeds", "report", "fleet", "gpus", "days", "warm_up", "tail", "phase", "jobs", "traces")
+OF_LIVE = ("hours", "by")
+"""Options for one way to simulate alone."""
 
 
 class Weeks(StrEnum):
@@ -65,11 +65,14 @@ def register(app: typer.Typer) -> None:
             "helios simulate --trace philly --policy helios,qssf --load 0.6,0.8,0.95 --seeds 3 --report out/",
             "helios simulate --trace jobs.csv --fleet cells/ --policy all -o json",
             "helios simulate --policy list",
+            "helios simulate --with more-quota.yaml",
+            "helios simulate --snapshot fleet.json --with more-quota.yaml --without Cell/east --hours 48",
         ),
     )(simulate)
 
 
 def simulate(
+    context: typer.Context,
     *,
     trace: Annotated[
         str, typer.Option(help="philly, or a CSV of one row a job (docs/reference/traces.md).", show_default=True)
@@ -111,14 +114,44 @@ def simulate(
         Path | None,
         typer.Option(help="Folder of the public traces; HELIOS_TRACES says it too.", show_default=False),
     ] = None,
+    snapshot: Annotated[
+        Path | None,
+        typer.Option(help="Go on from a live fleet as `helios admin snapshot` wrote it.", show_default=False),
+    ] = None,
+    change: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with",
+            help="YAML documents that change the live fleet: Cell, Tenant, Policy, Fleet. May be repeated: each is one "
+            "alternative beside the fleet as it is, which is asked of the control plane where --snapshot is not given.",
+            show_default=False,
+        ),
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND/NAME",
+            help="A cell or tenant to do without: `Cell/east`. May be repeated: each is one alternative.",
+            show_default=False,
+        ),
+    ] = None,
+    hours: Annotated[float, typer.Option(help="Hours that a live fleet is played on.")] = 24.0,
+    by: Annotated[By, typer.Option(help="What the figures of a live fleet are broken down by.")] = By.CLASS,
     how: FormatOption = Format.TABLE,
 ) -> None:
-    """Compare schedulers on a trace: the one of this platform, and others, on a virtual clock. Nothing is started."""
+    """Compare schedulers on a trace, or changes of the live fleet, on a virtual clock. Nothing is started."""
     if policy == "list":
         rows = [{"policy": name, "about": about} for name, about in POLICIES.items()]
         show(rows, how, lambda: table_of(("POLICY", "WHAT IT DOES"), [list(row.values()) for row in rows]))
         return
-    _look_for("numpy", *(("matplotlib", "jinja2") if report else ()))
+    live = bool(snapshot or change or without)
+    _refuse_mixed(context, live=live)
+    if live:
+        names = _listed(policy) if _given(context, "policy") else []
+        names = list(POLICIES) if names == ["all"] else names
+        play_on(Ask(snapshot, change or [], without or [], names, hours, cycle_of(cycle), by), how)
+        return
+    look_for("numpy", *(("matplotlib", "jinja2") if report else ()))
     from helios.simulator.study import Study, cases
 
     loads = _loads(load, trace, {"--days": days, "--warm-up": warm_up, "--phase": phase})
@@ -128,12 +161,25 @@ def simulate(
         cells=tuple(fleet or ()),
         gpus=gpus,
         window=_window(phase, days=days, warm_up=warm_up, tail=tail),
-        cycle_s=_cycle(cycle),
+        cycle_s=cycle_of(cycle),
         tail_s=(7 if tail is None else tail) * DAY_S,
     )
     names = list(POLICIES) if policy == "all" else _listed(policy)
     asked = list(cases(names, loads, range(seeds)))
     _run(study, asked, report, min(jobs or os.cpu_count() or 1, len(asked)), how)
+
+
+def _refuse_mixed(context: typer.Context, *, live: bool) -> None:
+    """Raise InputError for an option that belongs to the other way to simulate."""
+    for name in OF_TRACES if live else OF_LIVE:
+        if _given(context, name):
+            other = "the fleet and queue of now (--snapshot, --with, --without)"
+            raise InputError(f"--{name.replace('_', '-')} is for {'a trace' if live else other}")
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _run(study: "Study", asked: "Sequence[Case]", folder: Path | None, processes: int, how: Format) -> None:
@@ -149,7 +195,7 @@ def _run(study: "Study", asked: "Sequence[Case]", folder: Path | None, processes
     notes = workload.notes
     del lab, workload
     with contextlib.ExitStack() as stack:
-        place = stack.enter_context(_taking_the_place_of(folder)) if folder else None
+        place = stack.enter_context(taking_the_place_of(folder)) if folder else None
         results = stack.enter_context(contextlib.closing(_results(study, asked, processes)))
         measured: Sequence[RunMetrics]
         if place is None:
@@ -176,80 +222,14 @@ def _next_steps(folder: Path | None) -> None:
 def _results(study: "Study", asked: "Sequence[Case]", processes: int) -> "Generator[RunResult, None, None]":
     from helios.simulator.workers import run_all
 
-    with _progress(len(asked)) as (advance, tell):
+    with progress(len(asked)) as (advance, tell):
         for done in run_all(study, asked, processes=processes, finish=_whole, on_progress=advance):
-            tell(done)
+            tell(str(done.case), done.wall_s, done.cpu_s)
             yield done.result
 
 
 def _whole(done: "Done") -> "Done":
     return done
-
-
-@contextlib.contextmanager
-def _progress(runs: int) -> "Iterator[tuple[Callable[[float], None], Callable[[Done], None]]]":
-    """A bar over all runs on a terminal; elsewhere a line for each."""
-    console = err()
-    columns = (
-        TextColumn("simulating"),
-        BarColumn(40),
-        TextColumn("{task.completed:.1f} of {task.total:.0f} runs"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=runs)
-        count = iter(range(1, runs + 1))
-
-        def tell(done: "Done") -> None:
-            if not console.is_terminal:
-                took = f"{duration(done.wall_s)}, {done.cpu_s:.1f} s of processor time"
-                console.print(f"{next(count)} of {runs}: {done.case}: {took}", soft_wrap=True)
-
-        yield (lambda done: bar.update(task, completed=done)), tell
-
-
-@contextlib.contextmanager
-def _taking_the_place_of(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which is at `folder` once all is written; an earlier report there stays until then.
-
-    Raises:
-        InputError: something else is there.
-    """
-    folder = Path(os.path.abspath(folder))  # noqa: PTH100 - a link stays one
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--report {folder} is there and is no folder")
-    if folder.is_symlink():
-        folder = folder.resolve()
-    strange = sorted(entry.name for entry in folder.iterdir() if entry.name not in FILES) if folder.is_dir() else []
-    if strange:
-        raise InputError(
-            f"--report {folder} holds {strange[0]!r}, which no report has: it would be lost",
-            hint="name a new folder, or that of an earlier report",
-        )
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise InputError(f"--report {folder} cannot be written: {error.strerror}") from error
-    try:
-        new, old = made / "new", made / "old"
-        new.mkdir()
-        yield new
-        if folder.is_dir():
-            folder.rename(old)
-        new.rename(folder)
-    finally:
-        shutil.rmtree(made)
-
-
-def _look_for(*modules: str) -> None:
-    for name in modules:
-        if importlib.util.find_spec(name) is None:
-            raise UnavailableError(
-                f"simulating takes {name}, which is not installed", hint="pip install 'helios-platform[simulate]'"
-            )
 
 
 def _loads(text: str, trace: str, of_loads: dict[str, Any]) -> list[float | None]:
@@ -292,10 +272,3 @@ def _window(phase: Weeks | None, *, days: float | None, warm_up: float | None, t
         measured_s=plain.measured_s if days is None else days * DAY_S,
         tail_s=plain.tail_s if tail is None else tail * DAY_S,
     )
-
-
-def _cycle(text: str) -> float:
-    seconds = seconds_in(text, option="--cycle")
-    if seconds < 1:
-        raise InputError(f"--cycle: expected 1s or more, got {text}")
-    return seconds

@@ -188,6 +188,8 @@ def _running(record: Record, place: Mapping[str, Any]) -> RunningGang:
         max_workers=most,
         preemptions=_preemptions(facts),
         spread=_spread(record),
+        name=record.name,
+        serves=record.kind == "Service",
     )
 
 

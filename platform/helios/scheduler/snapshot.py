@@ -212,6 +212,9 @@ class RunningGang:
         min_workers: 0 stands for as many as it has.
         max_workers: 0 stands for as many as it has.
         preemptions: how often it was preempted already.
+        name: what people call it; empty where the snapshot does not say.
+        serves: whether it is a service, which never ends by itself; None where the snapshot does not say. No decision
+            depends on it.
     """
 
     uid: str
@@ -231,6 +234,8 @@ class RunningGang:
     max_workers: int = 0
     preemptions: int = 0
     spread: str = ""
+    name: str = ""
+    serves: bool | None = None
 
     @property
     def held(self) -> float:

@@ -83,13 +83,14 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Stay:
-    """One stay of a gang in a cell, for the Gantt chart."""
+    """One stay of a gang in a cell, for the Gantt chart and for what it costs: USD an hour at the cell's prices."""
 
     job_id: str
     cell: str
     gpus: float
     since_s: float
     until_s: float
+    price: float = 0.0
 
 
 @dataclass(frozen=True)

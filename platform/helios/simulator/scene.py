@@ -33,11 +33,13 @@ def from_snapshot(snapshot: Snapshot, *, unknown_s: float = 86_400.0, name: str 
     """A live fleet and its queue, to be played on with the estimates that the snapshot has.
 
     What has no estimate is taken to run `unknown_s` from now on. Services never end: those that wait have an estimate
-    of `NO_END`, those that run are the guaranteed gangs whose end nobody expects. What a gang would lose now, it loses
-    in the run as well; a gang that was told to leave goes back to the queue.
+    of `NO_END`, and of those that run the snapshot says it; an older one does not, and then they are taken to be the
+    guaranteed gangs whose end nobody expects. What a gang would lose now, it loses in the run as well; a gang that was
+    told to leave goes back to the queue. What a shrinking gang is about to give up is taken to be free.
     """
     now = snapshot.now
-    running = {gang.uid: _shifted(gang, now) for gang in snapshot.running}
+    held = {gang.uid: _shifted(gang, now) for gang in snapshot.running}
+    running = {uid: gang for uid, gang in held.items() if not _given_up(uid, held)}
     waiting = {gang.uid: _moved(gang, now) for gang in snapshot.pending}
     jobs = [_of_running(gang, unknown_s) for gang in running.values()]
     jobs += [_of_pending(gang, unknown_s) for gang in waiting.values()]
@@ -63,6 +65,12 @@ def nominal(tenants: tuple[TenantState, ...]) -> dict[str, float]:
             quotas = tenant.quotas.values()
             found[tenant.name] = float(sum(each.nominal if isinstance(each, QuotaState) else each for each in quotas))
     return found
+
+
+def _given_up(uid: str, held: Mapping[str, RunningGang]) -> bool:
+    """Whether it is what a gang that shrinks gives up, shown beside what it goes on with as `uid:leaving`."""
+    whose, colon, _ = uid.rpartition(":")
+    return bool(colon) and whose in held
 
 
 def _shifted(gang: RunningGang, now: float) -> RunningGang:
@@ -91,12 +99,18 @@ def _of_running(gang: RunningGang, unknown_s: float) -> TraceJob:
 
     It goes as fast with the workers that it has now as it ever does, which only matters to gangs that are resized.
     """
-    unknown_s = NO_END if gang.qos is QoS.GUARANTEED else unknown_s
-    left = unknown_s if gang.ends_at is None else max(0.0, gang.ends_at)
+    left = _left_s(gang, unknown_s)
     done = unsaved_s(gang)
     saves = None if gang.checkpointed_at is None else max(CHECKPOINT_S, done * 1.001)
     job = _job(gang.uid, gang, gang.fewest, gang.most, -done - gang.restart_s)
     return replace(job, duration_s=done + left, estimate_s=done + left, restart_s=gang.restart_s, checkpoint_s=saves)
+
+
+def _left_s(gang: RunningGang, unknown_s: float) -> float:
+    """Seconds from now on until it is over by itself."""
+    if gang.serves or (gang.serves is None and gang.ends_at is None and gang.qos is QoS.GUARANTEED):
+        return NO_END
+    return unknown_s if gang.ends_at is None else max(0.0, gang.ends_at)
 
 
 def _of_pending(gang: PendingGang, unknown_s: float) -> TraceJob:
@@ -128,7 +142,7 @@ def _queued(gang: RunningGang) -> PendingGang:
     """What a gang that runs is in the queue, should it come back to it."""
     return PendingGang(
         uid=gang.uid,
-        name=gang.uid,
+        name=gang.name or gang.uid,
         tenant=gang.tenant,
         qos=gang.qos,
         priority=gang.priority,

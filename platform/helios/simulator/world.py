@@ -41,7 +41,7 @@ class World:
         self.moved = True
         self.restless: dict[str, None] = {}
         self.stays: list[Stay] = []
-        self._holding: dict[str, tuple[float, str, float]] = {}
+        self._holding: dict[str, tuple[float, str, float, float]] = {}
         for cell in self.ground.cells.values():
             self.ledger.put_cell(cell)
         for account in self.accounts.values():
@@ -64,28 +64,38 @@ class World:
         """Give the gang a worker on each of these nodes, beside what it holds; AssertionError where one has no room."""
         recovering = life.gang.recovering
         self.ground.hold(life, cell, nodes, request, devices, recovering=recovering, checked=checked)
-        self._holds(life, cell, request.devices * len(nodes))
+        self._holds(life, cell, request.devices * len(nodes), self._price(cell, nodes, request))
 
     def free(self, life: Life, nodes: Sequence[str]) -> None:
         """Take the worker on each of these nodes from the gang."""
         self.ground.free(life, life.cell, nodes, life.request, life.devices)
-        self._holds(life, life.cell, -life.request.devices * len(nodes))
+        price = self._price(life.cell, nodes, life.request)
+        self._holds(life, life.cell, -life.request.devices * len(nodes), -price)
         self.moved = True
 
     def end(self) -> None:
         """Write down the stays that the end of the run cuts off."""
-        for job_id, (devices, cell, since) in self._holding.items():
-            self._stayed(job_id, devices, cell, since)
+        for job_id, held in self._holding.items():
+            self._stayed(job_id, *held)
 
-    def _holds(self, life: Life, cell: str, devices: float) -> None:
+    def _price(self, cell: str, nodes: Sequence[str], request: Request) -> float:
+        """USD an hour of a worker on each of these nodes; only where stays are kept."""
+        if not self.settings.stays:
+            return 0.0
+        prices, places = self.ground.cells[cell].prices, self.ground.of(cell)
+        kinds = ((request.accelerator, places[name].node.capacity_type) for name in nodes)
+        return request.devices * sum(prices.get(kind, 0.0) for kind in kinds)
+
+    def _holds(self, life: Life, cell: str, devices: float, price: float) -> None:
         self.accounts[life.job.tenant].hold(devices, self.now)
         if not self.settings.stays:
             return
-        held, _, since = self._holding.pop(life.job.job_id, (0.0, cell, self.now))
-        self._stayed(life.job.job_id, held, cell, since)
+        nothing = (0.0, cell, self.now, 0.0)
+        held, _, since, paid = self._holding.pop(life.job.job_id, nothing)
+        self._stayed(life.job.job_id, held, cell, since, paid)
         if held + devices > 0:
-            self._holding[life.job.job_id] = (held + devices, cell, self.now)
+            self._holding[life.job.job_id] = (held + devices, cell, self.now, paid + price)
 
-    def _stayed(self, job_id: str, devices: float, cell: str, since: float) -> None:
+    def _stayed(self, job_id: str, devices: float, cell: str, since: float, price: float) -> None:
         if self.now > since and devices:
-            self.stays.append(Stay(job_id, cell, devices, since, self.now))
+            self.stays.append(Stay(job_id, cell, devices, since, self.now, price))

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from helios.cli.simulate import FILES, POLICIES
+from helios.cli.simulate import POLICIES
+from helios.cli.simulating import FILES
 from helios.simulator.policies import NAMES
 
 HEADER = "job_id,submit_s,duration_s,gpus,tenant,qos\n"

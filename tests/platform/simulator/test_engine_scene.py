@@ -139,3 +139,33 @@ def test_gang_that_fits_nowhere_waits_as_it_does_on_the_fleet(fifo: Any) -> None
     assert isinstance(scene, Scene)
     waits = next(outcome for outcome in play(scene, fifo, CALM).outcomes if outcome.job_id == "waits")
     assert waits.started_s is None
+
+
+def test_training_of_class_guaranteed_is_no_service_where_the_snapshot_says_so(fifo: Any) -> None:
+    """Without an estimate it runs as long as what is unknown; where nobody says, it is taken for a service."""
+    ends = []
+    for serves in (False, None, True):
+        trains = replace(RUNS, qos=QoS.GUARANTEED, ends_at=None, serves=serves)
+        scene = from_snapshot(snapshot(pending=(), running=(trains,)), unknown_s=5000.0)
+        ends.append(play(scene, fifo, CALM).outcomes[0].ended_s)
+    assert ends == [5000.0, None, None]
+
+
+def test_service_with_an_expected_end_is_a_service(fifo: Any) -> None:
+    """What is said counts more than what is guessed."""
+    scene = from_snapshot(snapshot(pending=(), running=(replace(RUNS, serves=True),)))
+    assert play(scene, fifo, CALM).outcomes[0].ended_s is None
+
+
+def test_what_a_shrinking_gang_gives_up_is_no_job_of_its_own(fifo: Any) -> None:
+    """It is shown beside the gang until it has left; in the queue there would be a job that nobody submitted."""
+    given_up = replace(RUNS, uid="runs:leaving", nodes=("c",), leaving_at=NOW + 30)
+    result = play(from_snapshot(snapshot(pending=(), running=(RUNS, given_up))), fifo, CALM)
+    assert [outcome.job_id for outcome in result.outcomes] == ["runs"]
+
+
+def test_gang_that_runs_is_known_by_its_name() -> None:
+    """An older snapshot has none, and then it is its uid."""
+    named = replace(RUNS, name="train")
+    assert from_snapshot(snapshot(running=(named,))).gangs["runs"].name == "train"
+    assert from_snapshot(snapshot()).gangs["runs"].name == "runs"

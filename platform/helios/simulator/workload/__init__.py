@@ -1,7 +1,7 @@
 """Workloads and fleets for the simulator: drawn from a trace at a load, or as they were recorded."""
 
 from helios.simulator.workload.assembly import as_recorded
-from helios.simulator.workload.documents import load_fleet
+from helios.simulator.workload.documents import cell_of, load_fleet
 from helios.simulator.workload.fleet import Fleet, protocol_fleet
 from helios.simulator.workload.protocol import Protocol
 from helios.simulator.workload.synthesis import Synthesis
@@ -16,6 +16,7 @@ __all__ = [
     "Synthesis",
     "Window",
     "as_recorded",
+    "cell_of",
     "load_fleet",
     "protocol_fleet",
     "tenant_states",

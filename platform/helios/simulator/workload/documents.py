@@ -30,7 +30,7 @@ def load_fleet(paths: Sequence[Path]) -> Fleet:
         if not isinstance(one.document, Cell):
             continue
         name, spec = one.document.metadata.name, one.document.spec
-        cell = CellState(name, Readiness.READY, _nodes(name, spec), prices=_prices(spec), egress=spec.egress)
+        cell = cell_of(name, spec)
         if any(node.accelerators and not node.spare for node in cell.nodes):
             cells.append(cell)
         elif spec.provider == "local":
@@ -42,6 +42,11 @@ def load_fleet(paths: Sequence[Path]) -> Fleet:
     if not cells:
         raise InputError("no cell with GPUs is left to simulate", hint=" ".join(notes))
     return Fleet(tuple(cells), notes=tuple(notes))
+
+
+def cell_of(name: str, spec: CellSpec) -> CellState:
+    """The cell with nothing on it: each pool has all the nodes that it may grow to."""
+    return CellState(name, Readiness.READY, _nodes(name, spec), prices=_prices(spec), egress=spec.egress)
 
 
 def _nodes(cell: str, spec: CellSpec) -> tuple[Node, ...]:
