@@ -8,6 +8,8 @@ import heapq
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+
 from helios.scheduler.book import Access, Book, room, want_of
 from helios.scheduler.cell_stage import access_of, place
 from helios.scheduler.decisions import Reservation
@@ -107,21 +109,38 @@ def departures(book: Book, now: float) -> Iterator[tuple[float, RunningGang]]:
 
 
 def keep_headroom(headroom: Headroom, scratch: Scratch) -> None:
-    """Hold room for replicas that a service will probably need; `preemptible` work may use it meanwhile."""
+    """Hold room for replicas that a service will probably need; `preemptible` work may use it meanwhile.
+
+    What is free is held first, then what is lent: others do not have the borrowers stopped for themselves.
+    """
     left = headroom.replicas
     access = Access(scratch.policy.capacity_types.get(QoS.GUARANTEED, frozenset()))
-    fits = [(scratch.fits(cell.name, want_of(headroom.request, access)), cell.name) for cell in scratch.cells]
-    for fitting, cell in sorted(fits, key=lambda one: (-one[0], one[1])):
-        if not left or (headroom.cells and cell not in headroom.cells) or not fitting:
-            continue
-        kept = next((one for one in scratch.kept.get(cell, ()) if one.reservation is None), None)
-        if kept is None:
-            kept = Kept(scratch.now, scratch.book(cell).copy(), lent_to=frozenset({QoS.PREEMPTIBLE, QoS.GUARANTEED}))
-            scratch.keep(cell, kept)
-        look = kept.book.look(headroom.request, access)
-        workers = min(left, look.total)
-        if workers:
-            demand = scratch.demand(headroom.request.accelerator)
-            fit = place(kept.book, headroom.request, workers, look.capacities, policy=scratch.policy, demand=demand)
-            kept.book.take(headroom.request, fit.nodes, fit.devices)
-            left -= workers
+    request, want = headroom.request, want_of(headroom.request, access)
+    names = (cell.name for cell in scratch.cells if not headroom.cells or cell.name in headroom.cells)
+    ranked = sorted(names, key=lambda name: (-scratch.fits(name, want), name))
+    for lent in (False, True):
+        for cell in ranked if left else ():
+            kept = _held(cell, scratch)
+            capacities = kept.book.look(request, access).capacities
+            if not lent:
+                capacities = np.minimum(capacities, scratch.book(cell).see(want).capacities)
+            workers = min(left, int(capacities.sum()))
+            if workers:
+                demand = scratch.demand(request.accelerator)
+                fit = place(kept.book, request, workers, capacities, policy=scratch.policy, demand=demand)
+                kept.book.take(request, fit.nodes, fit.devices)
+                kept.nodes |= frozenset(fit.nodes)
+                left -= workers
+
+
+def _held(cell: str, scratch: Scratch) -> Kept:
+    """The room that is held in a cell for services; what it is lent for counts as free there."""
+    found = next((one for one in scratch.kept.get(cell, ()) if one.reservation is None), None)
+    if found is None:
+        book = scratch.book(cell).copy()
+        for gang in tuple(book.gangs.values()):
+            if gang.qos is QoS.PREEMPTIBLE:
+                book.take(gang.request, gang.nodes, gang.devices, sign=-1)
+        found = Kept(scratch.now, book, lent_to=frozenset({QoS.PREEMPTIBLE, QoS.GUARANTEED}))
+        scratch.keep(cell, found)
+    return found

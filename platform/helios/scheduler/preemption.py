@@ -119,7 +119,7 @@ class Rooms:
                 if closed(shape, cell) is None and room(cell, request, access) >= shape.min_workers
             ]
         return [
-            Site(scratch, self._book(cell), request, access, shape.min_workers, scratch.reserved(cell, gang.uid))
+            Site(scratch, self._book(cell), request, access, shape.min_workers, scratch.reserved(cell, gang))
             for cell, request, access in self._options[shape]
             if request in within
         ]

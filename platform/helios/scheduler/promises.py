@@ -84,7 +84,7 @@ class Promises:
             return None
         book, access = self._opened(cell), access_of(shape, scratch.policy)
         for request in within:
-            site = Site(scratch, book, request, access, shape.min_workers, scratch.reserved(cell, gang.uid))
+            site = Site(scratch, book, request, access, shape.min_workers, scratch.reserved(cell, gang))
             fit = site.place(book)
             if fit is not None:
                 book.take(request, fit.nodes, fit.devices)

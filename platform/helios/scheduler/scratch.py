@@ -12,7 +12,7 @@ from helios.scheduler.fleet import Sums, sums_of
 from helios.scheduler.lines import Shape
 from helios.scheduler.policy import Policy
 from helios.scheduler.quota import Quotas
-from helios.scheduler.snapshot import NO_END, CellState, RunningGang, Snapshot
+from helios.scheduler.snapshot import NO_END, CellState, PendingGang, RunningGang, Snapshot
 from helios.spec import QoS
 
 
@@ -25,12 +25,14 @@ class Kept:
         book: what is free at that moment, less the kept room.
         lent_to: classes that may use it all the same, and are asked to leave when it is needed.
         reservation: of the gang that it is kept for; None for the headroom of services.
+        nodes: of that headroom.
     """
 
     at: float
     book: Book
     lent_to: frozenset[QoS] = frozenset()
     reservation: Reservation | None = None
+    nodes: frozenset[str] = frozenset()
 
 
 class Scratch:
@@ -84,10 +86,12 @@ class Scratch:
         """Nothing that would be in its way is placed there from now on."""
         self.kept.setdefault(cell, []).append(kept)
 
-    def reserved(self, cell: str, uid: str) -> frozenset[str]:
-        """Nodes there that are reserved for other gangs than that one."""
-        found = (kept.reservation for kept in self.kept.get(cell, ()) if kept.reservation is not None)
-        return frozenset(node for reservation in found if reservation.uid != uid for node in reservation.nodes)
+    def reserved(self, cell: str, gang: PendingGang) -> frozenset[str]:
+        """Nodes there that are reserved for others than that gang, or held for services and not lent to its class."""
+        kept = self.kept.get(cell, ())
+        found = (one.reservation for one in kept if one.reservation is not None)
+        reserved = frozenset(node for reservation in found if reservation.uid != gang.uid for node in reservation.nodes)
+        return reserved.union(*(one.nodes for one in kept if gang.qos not in one.lent_to))
 
     def in_the_way(self, cell: str, shape: Shape, *, ends_at: float) -> Iterator[Kept]:
         """What a gang of that shape that ends then has to leave alone."""

@@ -145,7 +145,6 @@ def test_held_room_is_lent_and_a_new_replica_has_it_at_once(make_fleet: Callable
     assert fleet.get("Job", "borrower").status["restartReasons"] == {"Preempted": 1}
 
 
-@pytest.mark.xfail(reason="plans of preemption do not know of headroom: it is stopped again and again", strict=True)
 def test_a_borrower_is_not_stopped_for_standard_work(make_fleet: Callable[[int], Fleet]) -> None:
     """What a borrower gives up is the service's, so nobody who may not have it stops the borrower for it."""
     fleet = make_fleet(2)
