@@ -45,8 +45,9 @@ MAIN = ("helios", "control", "kueue", "tiresias", "qssf")
 OTHERS = tuple(name for name in NAMES if name not in MAIN)
 REFERENCE = 0.85
 LOADS = (REFERENCE, 0.7, 0.95)
-CYCLE_S = 60.0
-"""Seconds between two scheduling cycles at least: twice the simulator's own, for half the time."""
+CYCLE_S = 30.0
+"""Seconds between two scheduling cycles at least, the simulator's own: no policy's delay is shorter than what is left of
+a cycle, so that a longer one hides how policies differ. Live, a cycle follows a change within a second."""
 WINDOW = Window(Phase.REPORT, warm_up_s=0.5 * DAY_S, measured_s=DAY_S, tail_s=0.5 * DAY_S)
 QUICK = Window(Phase.TUNING, warm_up_s=0.1 * DAY_S, measured_s=0.2 * DAY_S, tail_s=0.1 * DAY_S)
 CODE = ("platform/helios/scheduler", "platform/helios/simulator", "platform/helios/lifecycle.py")
