@@ -149,6 +149,9 @@ def _played(ask: Ask, known: "Known", changes: "Sequence[tuple[str, tuple[Change
         raise NotFoundError("policy", unknown, known=NAMES, hint=f"known are {', '.join(NAMES)}")
     cases = [(AS_IT_IS, "helios", known)] + [(name, "helios", changed(known, each)) for name, each in changes]
     cases += [(name, name, replace(known, said=(f"policy {name}",))) for name in ask.policies if name != "helios"]
+    for name, _, case in cases:
+        if not case.snapshot.cells:
+            raise InputError(f"{name}: the fleet has no cell", hint="there is nothing to play on")
     settings = _settings(known, ask)
     with progress(len(cases)) as (advance, tell):
         for index, (name, policy, case) in enumerate(cases):

@@ -91,7 +91,8 @@ def test_more_quota_starts_the_job_that_waits_for_it(cli: Any, live: Any) -> Non
 def test_table_says_what_is_assumed_and_what_is_otherwise(cli: Any, live: Any) -> None:
     """Within 100 columns; services, which have no end, are counted to the horizon."""
     Path("more.yaml").write_text(QUOTA.format(devices=16))
-    result = cli("simulate", "--with", "more.yaml", "--without", "Cell/sim", "--policy", "fifo", "--by", "tenant")
+    words = ("--with", "more.yaml", "--without", "Cell/sim", "--policy", "fifo", "--by", "tenant")
+    result = cli("simulate", *words)
     assert result.code == 0, result.err
     text = " ".join(result.out.split())
     assert "Nothing new arrives, and nothing breaks." in text
@@ -123,7 +124,7 @@ def snap(tmp_path: Path) -> Path:
         (("--with", "more.yaml", "--report", "out"), 2, "--report is for a trace"),
         (("--with", "more.yaml", "--hours", "0"), 2, "--hours: expected more than 0"),
         (("--policy", "kueu"), 2, "did you mean 'kueue'?"),
-        ((), 2, "the fleet has no cell"),
+        ((), 2, "as it is: the fleet has no cell"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_runs(
