@@ -22,10 +22,12 @@ from helios.scheduler import (
 from helios.simulator.changes import read_changes, removal
 from helios.simulator.comparison import Played, compared
 from helios.simulator.engine import play
+from helios.simulator.life import Life
 from helios.simulator.policies import policy_named
 from helios.simulator.scene import from_snapshot
 from helios.simulator.settings import Settings
 from helios.simulator.whatif import Known, changed
+from helios.simulator.world import World
 from helios.spec import CapacityType, QoS
 
 NOW = 1_800_000_000.0
@@ -234,3 +236,39 @@ def test_fleet_without_any_cell_is_refused() -> None:
     """Nothing can be played on it."""
     with pytest.raises(InputError, match="no cell"):
         played("none", under(fleet(remove=["Cell/east", "Cell/west"])))
+
+
+def test_new_node_never_has_the_name_of_one_that_is_there() -> None:
+    """Nodes come and go: the numbers of those that are there need not be the first ones."""
+    later = replace(SNAPSHOT.cells[1], nodes=(replace(SNAPSHOT.cells[1].nodes[0], name="west-gpu-1"),))
+    known = under(documented("west", 2), replace(KNOWN, snapshot=replace(SNAPSHOT, cells=(later,))))
+    names = [node.name for node in known.snapshot.cells[0].nodes]
+    assert (names[0], len(set(names))) == ("west-gpu-1", 2)
+
+
+def test_preemptions_of_before_are_not_counted() -> None:
+    """They are in the snapshot, and nobody caused them in the run."""
+    stopped = replace(WAITS, preemptions=3)
+    one = played("before", Known(replace(SNAPSHOT, pending=(stopped,)), Policy()))
+    assert compared([one], HOURS)[0]["total"]["preemptions"] == 0
+
+
+def test_place_that_is_given_up_in_part_costs_less_from_then_on() -> None:
+    """Two nodes for an hour and one for another hour are three node-hours of 8 devices at 2 USD."""
+    scene = from_snapshot(SNAPSHOT)
+    world = World(scene.fleet, scene.tenants, Settings(stays=True))
+    (job,) = (job for job in scene.workload.jobs if job.job_id == "u3")
+    life = Life(job, scene.gangs["u3"], exponent=1.0)
+    life.cell = "east"
+    world.hold(life, "east", ("east-0", "east-1"), GPU)
+    world.agenda.now = 3600.0
+    world.free(life, ("east-1",))
+    world.agenda.now = 7200.0
+    world.end()
+    assert sum(stay.price * (stay.until_s - stay.since_s) / 3600 for stay in world.stays) == 3 * 8 * 2.0
+
+
+def test_spares_are_nodes_that_can_be_used() -> None:
+    """A cordoned node is no spare: the last one that is in use is."""
+    known = under(documented("east", 2, spares=1), under(fleet(cordon=["Cell/east/east-1"])))
+    assert [node.spare for node in known.snapshot.cells[0].nodes] == [True, False]
