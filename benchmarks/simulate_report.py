@@ -4,6 +4,8 @@ The protocol is decision 17's, with a shorter window, so that all of it takes ab
 warm-up, one day measured, half a day of tail, 5,000 GPUs. Five policies run at three loads, all others at the one that
 policies are compared at.
 
+The two-by-two table and the ablations come last, and have fewer seeds where the time is too short (`--minutes`).
+
 Each run is kept in benchmarks/out/simulate, under the policy, load, seed and window that it had and the code that made
 it: what was interrupted goes on, and a change of the scheduler begins anew. What is written is the whole report into
 benchmarks/out/simulate/report, and into docs/benchmarks/scheduling what is small enough to be committed.
@@ -30,7 +32,8 @@ from helios.errors import HeliosError
 from helios.simulator.metrics import RunMetrics
 from helios.simulator.outcomes import RunResult
 from helios.simulator.policies import NAMES
-from helios.simulator.report import summary, summary_table, write_report
+from helios.simulator.report import Roles, summary, summary_table, write_report
+from helios.simulator.report.roles import Part
 from helios.simulator.study import Case, Done, Lab, Study, cases
 from helios.simulator.traces.trace import DAY_S
 from helios.simulator.workers import run_all
@@ -42,12 +45,14 @@ DOCS = REPO / "docs/benchmarks/scheduling"
 TRACES = REPO.parent / "shared/data/traces"
 MAIN = ("helios", "control", "kueue", "tiresias", "qssf")
 """Policies that the load curves show."""
-OTHERS = tuple(name for name in NAMES if name not in MAIN)
+PARTS = tuple(name for name in NAMES if Roles().part(name) in {Part.STAGES, Part.ABLATION})
+"""What is made of ours, to say what each part brings."""
+COMPARED = (*MAIN, *(name for name in NAMES if name not in (*MAIN, *PARTS)))
 REFERENCE = 0.85
 LOADS = (REFERENCE, 0.7, 0.95)
 CYCLE_S = 30.0
-"""Seconds between two scheduling cycles at least, the simulator's own: no policy's delay is shorter than what is left of
-a cycle, so that a longer one hides how policies differ. Live, a cycle follows a change within a second."""
+"""Seconds between two scheduling cycles at least, the simulator's own: no delay is shorter than the rest of a cycle, so
+that a longer one hides how policies differ. Live, a cycle follows a change within a second."""
 WINDOW = Window(Phase.REPORT, warm_up_s=0.5 * DAY_S, measured_s=DAY_S, tail_s=0.5 * DAY_S)
 QUICK = Window(Phase.TUNING, warm_up_s=0.1 * DAY_S, measured_s=0.2 * DAY_S, tail_s=0.1 * DAY_S)
 CODE = ("platform/helios/scheduler", "platform/helios/simulator", "platform/helios/lifecycle.py")
@@ -75,23 +80,29 @@ class Kept:
 
 
 def plan(seeds: Sequence[int], loads: Sequence[float]) -> list[Case]:
-    """Seed by seed, the reference load first, all policies of a load together: what is done early can be compared."""
+    """First what is compared, seed by seed, the reference load before others; then the parts of ours, seed by seed.
+
+    Where the time is too short for all, every seed has its baselines, and the parts of ours have fewer seeds.
+    """
     others = [load for load in loads if load != REFERENCE]
-    listed = [
-        case for seed in seeds for case in (*cases((*MAIN, *OTHERS), [REFERENCE], [seed]), *cases(MAIN, others, [seed]))
-    ]
+    listed = [case for seed in seeds for case in (*cases(COMPARED, [REFERENCE], [seed]), *cases(MAIN, others, [seed]))]
+    listed += cases(PARTS, [REFERENCE], seeds)
     # Only the first seed's stays at the reference load are drawn.
     return [replace(case, stays=case.seed == seeds[0] and case.load == REFERENCE) for case in listed]
 
 
 def complete(planned: Sequence[Case], done: Sequence[Kept]) -> list[Kept]:
-    """Runs of those seeds and loads at which all planned policies are done, so that every comparison is paired."""
-    wanted: dict[tuple[float | None, int], set[str]] = {}
+    """Runs of those seeds and loads at which all policies of their kind are done, so that each comparison is paired."""
+    wanted: dict[tuple[bool, float | None, int], set[str]] = {}
     for case in planned:
-        wanted.setdefault((case.load, case.seed), set()).add(case.policy)
+        wanted.setdefault(_kind(case), set()).add(case.policy)
     for run in done:
-        wanted[run.case.load, run.case.seed].discard(run.case.policy)
-    return [run for run in done if not wanted[run.case.load, run.case.seed]]
+        wanted[_kind(run.case)].discard(run.case.policy)
+    return [run for run in done if not wanted[_kind(run.case)]]
+
+
+def _kind(case: Case) -> tuple[bool, float | None, int]:
+    return case.policy in PARTS, case.load, case.seed
 
 
 # What is kept --------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks import simulate_report as benchmark
-from benchmarks.simulate_report import LOADS, MAIN, REFERENCE, Kept, complete, plan
+from benchmarks.simulate_report import COMPARED, LOADS, MAIN, PARTS, REFERENCE, Kept, complete, plan
 
 from helios.simulator.policies import NAMES
 from helios.simulator.study import Case, Done, Lab, Study
@@ -18,23 +18,33 @@ def done(case: Case) -> Kept:
 
 
 def test_every_policy_runs_at_the_reference_and_the_main_ones_at_all_loads() -> None:
-    """Seed by seed, the reference load first; each case once."""
+    """What is compared seed by seed, the reference load first, then the parts of ours; each case once."""
     planned = plan(range(10), LOADS)
     assert len(set(planned)) == len(planned) == 10 * (len(NAMES) + 2 * len(MAIN))
     assert {case.policy for case in planned if case.load == REFERENCE} == set(NAMES)
     assert {case.policy for case in planned if case.load != REFERENCE} == set(MAIN)
-    assert [case.seed for case in planned] == sorted(case.seed for case in planned)
+    order = [(case.policy in PARTS, case.seed) for case in planned]
+    assert order == sorted(order)
     assert {(case.load, case.seed) for case in planned if case.stays} == {(REFERENCE, 0)}
 
 
 def test_pairs_stay_paired_when_time_is_over() -> None:
     """Of a seed and load that lacks a policy nothing is reported; what is complete is, at other loads too."""
     planned = plan(range(2), LOADS)
-    some = [done(case) for case in planned[: len(planned) // 2 + len(NAMES) + 2]]
+    compared = [case for case in planned if case.policy not in PARTS]
+    some = [done(case) for case in compared[: len(compared) // 2 + len(COMPARED) + 2]]
     reported = complete(planned, some)
     assert {(one.case.load, one.case.seed) for one in reported} == {*((load, 0) for load in LOADS), (REFERENCE, 1)}
     assert len(some) - len(reported) == 2
     assert complete(planned, [done(case) for case in planned]) == [done(case) for case in planned]
+
+
+def test_parts_of_ours_may_have_fewer_seeds_than_what_is_compared() -> None:
+    """All baselines are reported though the ablations of the last seed were not all run; that seed's are not."""
+    planned = plan(range(2), (REFERENCE,))
+    reported = complete(planned, [done(case) for case in planned[:-1]])
+    assert {one.case.policy for one in reported if one.case.seed == 1} == set(COMPARED)
+    assert {one.case.policy for one in reported if one.case.seed == 0} == {*COMPARED, *PARTS}
 
 
 def test_kept_run_is_found_again_and_only_for_the_same_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

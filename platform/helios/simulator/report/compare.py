@@ -40,8 +40,9 @@ def policies(runs: Runs, figures: Sequence[Figure] = HEADLINE, *, title: str = "
         if not runs.of(policy, runs.reference):
             continue
         part = runs.roles.part(policy)
+        notes = ["" if part is Part.BASELINE else part.value, runs.short_of_seeds(policy)]
         rows.append(
-            [Cell(policy, "" if part is Part.BASELINE else part.value, "ours" if part is Part.OURS else "")]
+            [Cell(policy, ", ".join(note for note in notes if note), "ours" if part is Part.OURS else "")]
             + [_against(runs, policy, figure, best[figure.key]) for figure in figures]
         )
     caption = (
@@ -70,6 +71,9 @@ def two_by_two(runs: Runs) -> Grid | None:
     cells = ((roles.ours, roles.ours_first), (roles.ours_second, roles.neither))
     if not all(runs.of(policy, runs.reference) for row in cells for policy in row):
         return None
+    runs = runs.common([policy for row in cells for policy in row])
+    if not runs.runs:
+        return None
     rows = [
         [Cell(figure.title if first else "", f"{whose} stage 1")]
         + [_to_neither(runs, policy, figure) for policy in row]
@@ -77,9 +81,9 @@ def two_by_two(runs: Runs) -> Grid | None:
         for first, whose, row in zip((True, False), ("our", "control's"), cells, strict=True)
     ]
     caption = (
-        f"At load {runs.reference:g}: each figure, and below it the ratio to ours with both stages the control's, and "
-        "its 95% interval. From row to row of a figure the choice of the cell changes, from column to column that of "
-        "nodes; order, quota, preemption and backfill are ours throughout."
+        f"At load {runs.reference:g}, {len(runs.seeds)} seeds: each figure, and below it the ratio to ours with both "
+        "stages the control's, and its 95% interval. From row to row of a figure the choice of the cell changes, from "
+        "column to column that of nodes; order, quota, preemption and backfill are ours throughout."
     )
     return Grid("Stage 1 by stage 2", ["", "our stage 2", "control's stage 2"], rows, caption)
 
@@ -98,7 +102,7 @@ def ablations(runs: Runs) -> Grid | None:
     if not names or not runs.of(ours, runs.reference):
         return None
     rows = [
-        [Cell(f"without {runs.roles.ablations[name]}", name)]
+        [Cell(f"without {runs.roles.ablations[name]}", f"{name}, {_seeds(runs, name, ours)}")]
         + [_change(runs, name, ours, figure) for figure in HEADLINE]
         for name in names
     ]
@@ -107,6 +111,11 @@ def ablations(runs: Runs) -> Grid | None:
         "Blue: the part helps, beyond chance. Orange: it harms, beyond chance. Unmarked: these seeds do not show it."
     )
     return Grid("What each part brings", ["", *(figure.title for figure in HEADLINE)], rows, caption)
+
+
+def _seeds(runs: Runs, *policies: str) -> str:
+    count = len(runs.common(policies).seeds)
+    return f"{count} seed{'s'[: count != 1]}"
 
 
 def _change(runs: Runs, name: str, ours: str, figure: Figure) -> Cell:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -61,6 +61,20 @@ class Runs:
         mine, other = (self.values(policy, self.reference, figure.key) for policy in (ours, theirs))
         seeds = sorted(mine.keys() & other.keys())
         return paired([mine[seed] for seed in seeds], [other[seed] for seed in seeds])
+
+    def short_of_seeds(self, policy: str) -> str:
+        """`2 seeds` for a policy that was run with fewer of them than others were at the reference load; else empty."""
+        count = len(self.of(policy, self.reference))
+        most = max(len(self.of(other, self.reference)) for other in self.policies)
+        return "" if count == most else f"{count} seed{'s'[: count != 1]}"
+
+    def common(self, policies: Collection[str]) -> "Runs":
+        """The runs of those policies, with the seeds alone that all of them were run with at the reference load."""
+        seeds = set(self.seeds)
+        for policy in policies:
+            seeds &= {run.seed for run in self.of(policy, self.reference)}
+        kept = tuple(run for run in self.runs if run.policy in policies and run.seed in seeds)
+        return replace(self, runs=kept)
 
     def best_baseline(self, figure: Figure) -> str | None:
         """The policy that does best in this figure at the reference load, of those that see no more than ours."""

@@ -44,6 +44,7 @@ def summary(
             "goals": [_goal(goal) for goal in goals(runs, objectives or Objectives())],
             "policies": [
                 {"policy": policy, "part": runs.roles.part(policy).value, "load": load}
+                | {"seeds": len(runs.of(policy, load))}
                 | {figure.key: _number(runs.estimate(policy, figure, load).value) for _, figure in _COLUMNS}
                 for policy in _in_order(runs)
                 for load in runs.loads
@@ -91,7 +92,9 @@ def _policies(runs: Runs) -> Table:
         if not runs.of(policy, runs.reference):
             continue
         cells = [written(runs.estimate(policy, figure).value, figure.unit) for _, figure in _COLUMNS]
-        table.add_row(Text(policy, style="bold" if runs.roles.part(policy) is Part.OURS else ""), *cells)
+        short = runs.short_of_seeds(policy)
+        name = Text(policy, style="bold" if runs.roles.part(policy) is Part.OURS else "")
+        table.add_row(name.append(f"\n{short}", style="dim") if short else name, *cells)
     return table
 
 

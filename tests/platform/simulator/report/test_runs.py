@@ -37,6 +37,16 @@ def test_pairs_are_of_seeds_that_both_have(make_runs: MakeRuns) -> None:
     assert runs.estimate("a", MEAN_JCT).value == 40
 
 
+def test_who_has_fewer_seeds_says_so_and_shares_only_those(make_runs: MakeRuns) -> None:
+    """Means of other seeds are not put beside each other."""
+    mean = [{"jobs": {"completion": {"mean": value}}} for value in (10.0, 20.0, 90.0)]
+    runs = make_runs({"a": {0.85: mean}, "b": {0.85: mean[:1]}, "c": {0.85: mean}})
+    assert [runs.short_of_seeds(policy) for policy in "abc"] == ["", "1 seed", ""]
+    shared = runs.common(["a", "b"])
+    assert (shared.policies, len(shared.seeds)) == (["a", "b"], 1)
+    assert shared.estimate("a", MEAN_JCT).value == 10
+
+
 def test_what_a_run_has_not_is_left_out(make_runs: MakeRuns) -> None:
     """A seed without any job of a kind has no mean, and takes none from the others."""
     mean = [{"jobs": {"completion": {"mean": value}}} for value in (10.0, float("nan"))]
