@@ -201,6 +201,7 @@ def _assumed(known: "Known", ask: Ask) -> list[str]:
             f"Each runs as long as it is expected to; {guessed} of {total} have no estimate and are taken to run "
             f"{unknown} from now on. Services run to the end."
         ),
+        f"{_unsaved(snapshot)} of {total} have no checkpoint and are taken to write none: stopped, they begin anew.",
         "Waits are from now on, of those that wait at some time in any column; what waits to the end counts so far.",
     ]
     shut = sorted(cell.name for cell in snapshot.cells if cell.readiness != "Ready")
@@ -212,6 +213,13 @@ def _guessed(snapshot: "Snapshot") -> int:
     serving = (gang.serves or (gang.serves is None and gang.qos == "guaranteed") for gang in snapshot.running)
     running = (gang.ends_at is None for gang in snapshot.running)
     return waiting + sum(open_ and not serves for open_, serves in zip(running, serving, strict=True))
+
+
+def _unsaved(snapshot: "Snapshot") -> int:
+    from helios.scheduler import NO_END
+
+    waiting = sum(not gang.checkpointed and gang.estimate != NO_END for gang in snapshot.pending)
+    return waiting + sum(gang.checkpointed_at is None and not gang.serves for gang in snapshot.running)
 
 
 # What is printed ------------------------------------------------------------------------------------------------------

@@ -97,6 +97,7 @@ def test_table_says_what_is_assumed_and_what_is_otherwise(cli: Any, live: Any) -
     text = " ".join(result.out.split())
     assert "Nothing new arrives, and nothing breaks." in text
     assert "0 of 3 have no estimate" in text
+    assert "2 of 3 have no checkpoint" in text
     assert "Tenant research: quota H100:8 -> quota H100:16" in text
     assert "Cell sim: gone" in text
     assert "AS IT IS MORE.YAML WITHOUT CELL/SIM FIFO" in text
