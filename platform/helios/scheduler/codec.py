@@ -22,6 +22,7 @@ from helios.scheduler.snapshot import Snapshot
 FORMAT = 1
 """Of the document; one that is written by a later form is refused."""
 _INFINITY = "Infinity"
+_HINT = f'infinity is written as the text "{_INFINITY}", and nothing else is without end'
 
 
 def canonical(document: object) -> str:
@@ -193,7 +194,17 @@ def _read_scalar(kind: Any, data: Any, where: str) -> Any:
     numbers: tuple[type, ...] = (int, float) if kind is float else (kind,)
     if not isinstance(data, numbers) or (isinstance(data, bool) and kind is not bool):
         raise InputError(f"{where}: expected {_WORDS[kind]}, got {_shown(data)}")
+    if kind is float and not _is_finite(data):
+        raise InputError(f"{where}: expected {_WORDS[kind]}, got {_shown(data)}", hint=_HINT)
     return data
+
+
+def _is_finite(number: Any) -> bool:
+    """Whether it is a number that a double can be; whole numbers of JSON have no bound."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
 
 
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}

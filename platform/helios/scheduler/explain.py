@@ -1,5 +1,6 @@
 """Why a gang waits, in words: the verdict of every cell, and what would unblock it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from helios.scheduler.cell_stage import wording
@@ -8,8 +9,9 @@ from helios.scheduler.fleet import sums_of
 from helios.scheduler.policy import Policy
 from helios.scheduler.queue import ordered
 from helios.scheduler.quota import Quotas
-from helios.scheduler.schedule import DEFAULT, schedule
-from helios.scheduler.snapshot import PendingGang, Snapshot
+from helios.scheduler.schedule import DEFAULT, Cycle, schedule
+from helios.scheduler.snapshot import PendingGang, QuotaState, Request, Snapshot, TenantState
+from helios.spec import QoS
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ def explain(snapshot: Snapshot, uid: str, policy: Policy = DEFAULT) -> Explanati
         message = f"starts in the next cycle on cell {admit.cell}: {admit.reason}"
         return Explanation(uid, position, "Admissible", message)
     wait = cycle.waits[uid]
-    advice = _unblock(gang, wait, snapshot)
+    advice = _unblock(gang, wait, snapshot, cycle)
     return Explanation(uid, position, wait.reason, wait.message, wait.cells, advice, wait.reservation)
 
 
@@ -63,27 +65,55 @@ def _position(snapshot: Snapshot, uid: str, policy: Policy) -> tuple[int, Pendin
     raise KeyError(uid)
 
 
-def _unblock(gang: PendingGang, wait: Wait, snapshot: Snapshot) -> tuple[str, ...]:
+def _unblock(gang: PendingGang, wait: Wait, snapshot: Snapshot, cycle: Cycle) -> tuple[str, ...]:
     if wait.reason is WaitReason.NO_CELL:
         return ("apply a cell: helios cell apply cells/local.yaml",)
     if wait.reason is WaitReason.QUOTA_EXCEEDED:
-        return _within_quota(gang, snapshot)
+        return _within_quota(gang, snapshot, cycle)
     found = {verdict.reason: verdict for verdict in reversed(wait.cells)}
     return tuple(_advice(gang, found[reason]) for reason in WaitReason if reason in found)
 
 
-def _within_quota(gang: PendingGang, snapshot: Snapshot) -> tuple[str, ...]:
+def _within_quota(gang: PendingGang, snapshot: Snapshot, cycle: Cycle) -> tuple[str, ...]:
     """What would let the gang be within its tenant's quota; waiting is no advice where no wait would do."""
     kind = gang.request.accelerator
-    quotas = next((tenant.quotas for tenant in snapshot.tenants if tenant.name == gang.tenant), None) or {}
-    if kind not in quotas:
+    tenant = next((tenant for tenant in snapshot.tenants if tenant.name == gang.tenant), TenantState(gang.tenant, {}))
+    quota = tenant.quota(kind)
+    if quota is None:
         return (f"grant tenant {gang.tenant!r} some {kind}: add it to spec.quotas with a nominalQuota",)
     raised = f"raise spec.quotas[{kind}].nominalQuota of tenant {gang.tenant!r}"
-    quota = quotas[kind]
-    most = quota if isinstance(quota, int) else quota.nominal + (quota.borrowing or 0)
-    if gang.min_workers * gang.request.devices > most and (isinstance(quota, int) or quota.borrowing is not None):
+    peers = [one for one in snapshot.tenants if tenant.cohort and one.cohort == tenant.cohort and one is not tenant]
+    most = quota.nominal + _borrowable(quota, [one.quota(kind) for one in peers])
+    if gang.min_workers * gang.request.devices > most:
         return (raised, f"ask for {most} {kind} or fewer: no wait makes room for more")
-    return (raised, f"wait until other work of tenant {gang.tenant!r} gives back its {kind}")
+    holders = _holders(kind, snapshot, cycle)
+    waits = [f"wait until other work of tenant {gang.tenant!r} gives back its {kind}"] * (gang.tenant in holders)
+    if not holders.isdisjoint(one.name for one in peers):
+        waits.append(f"wait until other tenants of cohort {tenant.cohort!r} give back {kind}")
+    return (raised, *waits)
+
+
+def _borrowable(quota: QuotaState, others: Sequence[QuotaState | None]) -> int:
+    """Devices that a tenant could borrow at most, were all of its cohort idle."""
+    lent = sum(one.nominal if one.lending is None else min(one.lending, one.nominal) for one in others if one)
+    return lent if quota.borrowing is None else min(lent, quota.borrowing)
+
+
+def _holders(kind: str, snapshot: Snapshot, cycle: Cycle) -> frozenset[str]:
+    """Tenants whose work counts against their quota of that type after the cycle; places that are kept count too."""
+    found = {gang.tenant for gang in snapshot.running if _counts(gang.qos, gang.request, kind)}
+    given = {admit.uid: admit.request for admit in cycle.admits}
+    given |= dict.fromkeys(cycle.own)
+    found |= {
+        gang.tenant
+        for gang in snapshot.pending
+        if gang.uid in given and _counts(gang.qos, given[gang.uid] or gang.request, kind)
+    }
+    return frozenset(found)
+
+
+def _counts(qos: QoS, request: Request, kind: str) -> bool:
+    return qos is not QoS.PREEMPTIBLE and request.accelerator == kind
 
 
 def _advice(gang: PendingGang, verdict: CellVerdict) -> str:
