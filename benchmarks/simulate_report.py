@@ -1,10 +1,11 @@
 """The committed comparison of schedulers: every policy on the frozen weeks of the Philly trace, ten seeds or more.
 
-The protocol is decision 17's, with a shorter window, so that all of it takes about an hour on two cores: half a day of
-warm-up, one day measured, half a day of tail, 5,000 GPUs. Five policies run at three loads, all others at the one that
-policies are compared at.
+The protocol is decision 17's, with a shorter window, so that all of it takes about an hour and a half on two cores:
+half a day of warm-up, one day measured, half a day of tail, 5,000 GPUs. Five policies run at three loads, all others at
+the one that policies are compared at.
 
-The two-by-two table and the ablations come last, and have fewer seeds where the time is too short (`--minutes`).
+What is compared at 0.85 comes first, then other loads, then the two-by-two table and the ablations: these have fewer
+seeds where the time is too short (`--minutes`).
 
 Each run is kept in benchmarks/out/simulate, under the policy, load, seed and window that it had and the code that made
 it: what was interrupted goes on, and a change of the scheduler begins anew. What is written is the whole report into
@@ -80,13 +81,12 @@ class Kept:
 
 
 def plan(seeds: Sequence[int], loads: Sequence[float]) -> list[Case]:
-    """First what is compared, seed by seed, the reference load before others; then the parts of ours, seed by seed.
+    """First what is compared at the reference load, then the main policies at others, then the parts of ours.
 
-    Where the time is too short for all, every seed has its baselines, and the parts of ours have fewer seeds.
+    Each seed by seed: where the time is too short for all, what comes later has fewer seeds.
     """
     others = [load for load in loads if load != REFERENCE]
-    listed = [case for seed in seeds for case in (*cases(COMPARED, [REFERENCE], [seed]), *cases(MAIN, others, [seed]))]
-    listed += cases(PARTS, [REFERENCE], seeds)
+    listed = [*cases(COMPARED, [REFERENCE], seeds), *cases(MAIN, others, seeds), *cases(PARTS, [REFERENCE], seeds)]
     # Only the first seed's stays at the reference load are drawn.
     return [replace(case, stays=case.seed == seeds[0] and case.load == REFERENCE) for case in listed]
 
