@@ -298,6 +298,7 @@ ONE_NODE = (CellState("a", Readiness.READY, (Node("n", "p", 8_000, 64, {"H100": 
 @pytest.mark.parametrize(
     ("tenants", "devices", "advice"),
     [
+        (LENT[::-1], 1, "wait until other work of tenant 't' gives back its H100"),
         (LENT, 2, "wait until other tenants of cohort 'c' give back H100"),
         (LENT, 9, "ask for 8 H100 or fewer: no wait makes room for more"),
         ((replace(LENT[0], cohort=""), LENT[1]), 5, "ask for 4 H100 or fewer: no wait makes room for more"),
@@ -307,7 +308,8 @@ ONE_NODE = (CellState("a", Readiness.READY, (Node("n", "p", 8_000, 64, {"H100": 
 def test_advice_counts_what_a_cohort_could_lend(tenants: tuple[TenantState, ...], devices: int, advice: str) -> None:
     """Who holds nothing is not told to wait for itself; nobody is told to wait for more than there will ever be."""
     gang = PendingGang("g", "g", "t", QoS.STANDARD, 0, NOW - 9, Request(0, 0, "H100", 1), devices, devices)
-    held = RunningGang("r", "u", "a", ("n",), Request(0, 0, "H100", 8), qos=QoS.STANDARD, started_at=NOW - 9)
+    holder = tenants[1].name
+    held = RunningGang("r", holder, "a", ("n",), Request(0, 0, "H100", 8), qos=QoS.STANDARD, started_at=NOW - 9)
     raised, *others = explain(Snapshot(NOW, ONE_NODE, tenants, (gang,), (held,)), "g").unblock
     assert raised.startswith("raise spec.quotas[H100].nominalQuota of tenant 't'")
     assert [sentence.startswith(advice) for sentence in others] == [True]
