@@ -8,6 +8,7 @@ Fleet                                                            a ledger that m
 """
 
 from helios.scheduler.calibration import Band, Calibration, Unlearned, range_of
+from helios.scheduler.cycle import Cycle
 from helios.scheduler.decisions import (
     Admit,
     CellVerdict,
@@ -25,7 +26,7 @@ from helios.scheduler.explain import Explanation, explain, queue_of
 from helios.scheduler.fleet import Fleet
 from helios.scheduler.forecast import Effort, Forecast, forecast
 from helios.scheduler.policy import Policy
-from helios.scheduler.schedule import Cycle, schedule
+from helios.scheduler.schedule import schedule
 from helios.scheduler.snapshot import (
     NO_END,
     CellState,

@@ -16,7 +16,7 @@ from helios.scheduler.decisions import Reservation
 from helios.scheduler.emptying import Emptying
 from helios.scheduler.lines import Shape
 from helios.scheduler.scratch import Kept, Scratch
-from helios.scheduler.snapshot import Headroom, PendingGang, Request, RunningGang
+from helios.scheduler.snapshot import Headroom, PendingGang, Readiness, Request, RunningGang
 from helios.scheduler.verdicts import closed
 from helios.spec import QoS
 
@@ -116,7 +116,8 @@ def keep_headroom(headroom: Headroom, scratch: Scratch) -> None:
     left = headroom.replicas
     access = Access(scratch.policy.capacity_types.get(QoS.GUARANTEED, frozenset()))
     request, want = headroom.request, want_of(headroom.request, access)
-    names = (cell.name for cell in scratch.cells if not headroom.cells or cell.name in headroom.cells)
+    ready = (cell.name for cell in scratch.cells if cell.readiness is Readiness.READY)
+    names = (name for name in ready if not headroom.cells or name in headroom.cells)
     ranked = sorted(names, key=lambda name: (-scratch.fits(name, want), name))
     for lent in (False, True):
         for cell in ranked if left else ():

@@ -15,8 +15,8 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from helios.errors import InputError, nearest
+from helios.scheduler.cycle import Cycle
 from helios.scheduler.policy import Policy
-from helios.scheduler.schedule import Cycle
 from helios.scheduler.snapshot import Snapshot
 
 FORMAT = 1

@@ -1,9 +1,10 @@
 """Moving gangs so that a larger one finds a whole place: only where that wins more device-seconds than it loses."""
 
 from collections.abc import Container
+from dataclasses import replace
 from functools import partial
 
-from helios.scheduler.book import Book
+from helios.scheduler.cell_stage import Fit
 from helios.scheduler.decisions import StopReason
 from helios.scheduler.lines import Shape
 from helios.scheduler.plans import Plan, Site, plan_among, without
@@ -43,26 +44,28 @@ def _moves(devices: float, rooms: Rooms, site: Site) -> Plan | None:
     """The cheapest moves of gangs that are smaller than that."""
     movable = rooms.movable(site.book.cell.name, site.request.accelerator)
     found = plan_among((one for one in movable if one.gang.held < devices), site)
-    if found is None or len(found.victims) > MOST_MOVED or not _rehoused(found, site.book):
+    if found is None or len(found.victims) > MOST_MOVED:
         return None
-    return found
+    places = _rehoused(found, site)
+    return None if places is None else replace(found, moved=tuple(places))
 
 
-def _rehoused(found: Plan, book: Book) -> bool:
-    """Whether each that is moved finds a place in the same cell beside the one that is helped."""
-    after = without(book, found.victims)
+def _rehoused(found: Plan, site: Site) -> list[Fit] | None:
+    """Where each that is moved goes in the same cell beside the one that is helped; None where one finds no place."""
+    after, kept = without(site.book, found.victims), [site.book.layout.rows[name] for name in site.kept]
     after.take(found.fit.request, found.fit.nodes, found.fit.devices)
+    places = []
     for moved in sorted(found.victims, key=lambda one: -one.gang.held):
-        request, left = moved.gang.request, len(moved.gang.nodes)
-        capacities = after.look(request).capacities
-        if int(capacities.sum()) < left:
-            return False
+        request, left, names = moved.gang.request, len(moved.gang.nodes), list[str]()
+        capacities = after.look(request).capacities.copy()
+        capacities[kept] = 0
         for row in capacities.argsort(kind="stable"):
             taken = min(left, int(capacities[row]))
-            name = after.layout.names[row]
-            devices = after.share_devices(request.accelerator, request.share, [name] * taken) if request.share else ()
-            after.take(request, [name] * taken, devices)
+            names += [after.layout.names[row]] * taken
             left -= taken
-            if not left:
-                break
-    return True
+        if left:
+            return None
+        devices = after.share_devices(request.accelerator, request.share, names) if request.share else ()
+        after.take(request, names, devices)
+        places.append(Fit(site.book.cell.name, request, tuple(names), devices))
+    return places

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from helios.scheduler.cell_stage import wording
+from helios.scheduler.cycle import Cycle
 from helios.scheduler.decisions import CellVerdict, Reservation, Wait, WaitReason
 from helios.scheduler.fleet import sums_of
 from helios.scheduler.policy import Policy
 from helios.scheduler.queue import ordered
 from helios.scheduler.quota import Quotas
-from helios.scheduler.schedule import DEFAULT, Cycle, schedule
+from helios.scheduler.schedule import DEFAULT, schedule
 from helios.scheduler.snapshot import PendingGang, QuotaState, Request, Snapshot, TenantState
 from helios.spec import QoS
 

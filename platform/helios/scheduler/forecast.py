@@ -9,10 +9,11 @@ import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from helios.scheduler.cycle import Cycle
 from helios.scheduler.decisions import Admit, Preempt, Resize
 from helios.scheduler.fleet import Fleet
 from helios.scheduler.policy import Policy
-from helios.scheduler.schedule import DEFAULT, Cycle, schedule
+from helios.scheduler.schedule import DEFAULT, schedule
 from helios.scheduler.snapshot import NO_END, PendingGang, RunningGang, Snapshot
 from helios.spec import QoS
 

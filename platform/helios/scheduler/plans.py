@@ -26,6 +26,7 @@ class Plan:
     victims: tuple[Victim, ...]
     fit: Fit
     cost: float
+    moved: tuple[Fit, ...] = ()
 
     def changes(self, gang: PendingGang) -> Iterator[Change]:
         """The plan as decisions."""

@@ -95,7 +95,8 @@ class Rooms:
             if victim.gang.qos is not QoS.PREEMPTIBLE:
                 held = len(victim.freed) * victim.gang.request.devices
                 self.quotas.take(victim.gang.tenant, victim.gang.request.accelerator, -held)
-        self._opened(fit.cell).take(fit.request, fit.nodes, fit.devices)
+        for place in (fit, *plan.moved):
+            self._opened(place.cell).take(place.request, place.nodes, place.devices)
         if gang.qos is not QoS.PREEMPTIBLE:
             self.quotas.take(gang.tenant, fit.request.accelerator, len(fit.nodes) * fit.request.devices)
 

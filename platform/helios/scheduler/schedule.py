@@ -1,13 +1,12 @@
 """One scheduling cycle, on one page."""
 
-from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Container, Mapping
 from itertools import chain
 
 from helios.scheduler.backfill import keep_headroom, reserve
 from helios.scheduler.cell_stage import WIDTHS, Fit
-from helios.scheduler.decisions import Admit, Change, Decision, Reservation, Wait, WaitReason
+from helios.scheduler.cycle import Cycle, allowance_of, allowed_by, beyond
+from helios.scheduler.decisions import Admit, Change, Reservation, Wait
 from helios.scheduler.defragmentation import defragment
 from helios.scheduler.elastic import grow
 from helios.scheduler.global_stage import choose, expected_end
@@ -17,11 +16,9 @@ from helios.scheduler.policy import Policy
 from helios.scheduler.preemption import Rooms
 from helios.scheduler.promises import Promises, lapses, others, promised
 from helios.scheduler.queue import Head, Left, Queue
-from helios.scheduler.quota import Allowance, Quotas
 from helios.scheduler.reclaiming import reclaim
-from helios.scheduler.scratch import Scratch, needs_of
+from helios.scheduler.scratch import Scratch
 from helios.scheduler.snapshot import NO_END, PendingGang, Request, RunningGang, Snapshot
-from helios.scheduler.verdicts import nowhere
 from helios.spec import QoS
 
 DEFAULT = Policy()
@@ -31,7 +28,7 @@ UNFORESEEN = 3600.0
 """Seconds of waiting that are counted where nothing says when a gang would start otherwise."""
 
 
-def schedule(snapshot: Snapshot, policy: Policy = DEFAULT) -> "Cycle":
+def schedule(snapshot: Snapshot, policy: Policy = DEFAULT) -> Cycle:
     """Give places away, keep some for those that come first, and ask others to leave where that is worth it."""
     # 1. What is free, and what services will need soon.
     cycle = _Running(snapshot, policy)
@@ -59,73 +56,6 @@ def schedule(snapshot: Snapshot, policy: Policy = DEFAULT) -> "Cycle":
     return cycle.result()
 
 
-@dataclass(frozen=True)
-class Cycle:
-    """What a cycle decided.
-
-    Attributes:
-        admits: in the order in which they were given their places.
-        changes: what running gangs are asked to do.
-        reservations: places that are kept, with their expected times.
-        next_look: when time alone changes what is decided; infinity where nothing will.
-    """
-
-    admits: tuple[Admit, ...]
-    changes: tuple[Change, ...]
-    reservations: tuple[Reservation, ...]
-    next_look: float
-    _waiting: tuple[tuple[Shape, Left, Wait | None], ...] = field(repr=False)
-    _scratch: Scratch = field(repr=False, compare=False)
-    _promised: frozenset[str] = field(default=frozenset(), repr=False)
-
-    @cached_property
-    def lines(self) -> tuple[tuple[tuple[PendingGang, ...], Wait], ...]:
-        """Gangs that wait for the same reason, and that reason; its `uid` is empty. What is their own is left out."""
-        words: dict[object, Wait] = {}
-        found: list[tuple[tuple[PendingGang, ...], Wait]] = []
-        for shape, left, known in self._waiting:
-            gangs = tuple(chain.from_iterable(left))
-            if known is not None:
-                found.append((gangs, known))
-                continue
-            within, over = _apart(gangs, shape, self._scratch)
-            found += over
-            alike = (needs_of(shape), shape.min_workers)  # all that the words depend on
-            if within and alike not in words:
-                words[alike] = nowhere("", shape, self._scratch)
-            found += [(within, words[alike])] if within else []
-        return tuple(found)
-
-    @cached_property
-    def own(self) -> Mapping[str, Wait]:
-        """The decisions on gangs that wait with a reservation, or that room is being made for, by uid."""
-        kept = {reservation.uid: reservation for reservation in self.reservations}
-        helped = self._promised | {change.beneficiary for change in self.changes if change.beneficiary}
-        return {
-            gang.uid: _own(gang.uid, wait, kept.get(gang.uid), making_room=gang.uid in helped)
-            for gangs, wait in self.lines
-            for gang in gangs
-            if gang.uid in kept or gang.uid in helped
-        }
-
-    @cached_property
-    def waits(self) -> Mapping[str, Wait]:
-        """The decision on each gang that waits, by uid. Put into words when it is first asked for."""
-        waits = {gang.uid: replace(wait, uid=gang.uid) for gangs, wait in self.lines for gang in gangs}
-        return {**waits, **self.own}
-
-    @cached_property
-    def decisions(self) -> tuple[Decision, ...]:
-        """An admission or a wait for each gang of the queue."""
-        return (*self.admits, *self.waits.values())
-
-    def __iter__(self) -> Iterator[Decision]:
-        return iter(self.decisions)
-
-    def __len__(self) -> int:
-        return len(self.admits) + sum(len(line) for _, left, _ in self._waiting for line in left)
-
-
 class _Running:
     """A cycle while it goes on."""
 
@@ -143,7 +73,7 @@ class _Running:
         self.hopeful: list[tuple[Head, Left, Reservation | None, bool]] = []
 
     def within(self, gang: PendingGang, shape: Shape) -> dict[Request, int]:
-        return _within(gang, shape, self.scratch.quotas)
+        return allowed_by(gang, shape, self.scratch.quotas)
 
     def next(self) -> Head | None:
         """The gang whose turn it is, once those are served that go before it and for whom others were told to leave."""
@@ -164,10 +94,10 @@ class _Running:
         if fit is not None:
             self.enter(gang, shape, fit)
             return
-        allowance, left = _allowance(gang, shape.request, self.scratch.quotas), ((gang,),)
-        self.waiting.append((shape, left, None if within else _beyond(allowance, shape.devices)))
+        allowance, left = allowance_of(gang, shape.request, self.scratch.quotas), ((gang,),)
+        self.waiting.append((shape, left, None if within else beyond(allowance, shape.devices)))
         lent = not within and allowance.own >= shape.devices
-        kept = self.promises.keep(gang, shape, within or _within(gang, shape, self.promises.quotas()))
+        kept = self.promises.keep(gang, shape, within or allowed_by(gang, shape, self.promises.quotas()))
         if kept is not None:
             self.reservations.append(kept)
         elif within or lent:
@@ -193,9 +123,9 @@ class _Running:
         )
 
     def over_quota(self, head: Head) -> None:
-        allowance, needs = _allowance(head.gang, head.shape.request, self.scratch.quotas), head.shape.devices
+        allowance, needs = allowance_of(head.gang, head.shape.request, self.scratch.quotas), head.shape.devices
         left = self.queue.close_line(head)
-        self.waiting.append((head.shape, left, _beyond(allowance, needs)))
+        self.waiting.append((head.shape, left, beyond(allowance, needs)))
         if allowance.own >= needs:  # its own is lent out
             self.hopeful.append((head, (left[0][:1],), None, True))
 
@@ -300,43 +230,6 @@ def _started(gang: PendingGang, fit: Fit, ends_at: float) -> RunningGang:
         ends_at=None if ends_at == NO_END else ends_at,
         spread=gang.spread,
     )
-
-
-def _allowance(gang: PendingGang, request: Request, quotas: Quotas) -> Allowance:
-    return quotas.allowance(gang.tenant, request.accelerator, gang.qos)
-
-
-def _within(gang: PendingGang, shape: Shape, quotas: Quotas) -> dict[Request, int]:
-    """Of what a worker may be given: how many workers the quota allows, where that is enough for the gang."""
-    allowed = ((request, _allowance(gang, request, quotas).workers(request)) for request in shape.requests)
-    return {request: int(min(n, shape.max_workers)) for request, n in allowed if n >= shape.min_workers}
-
-
-def _apart(
-    gangs: Sequence[PendingGang], shape: Shape, scratch: Scratch
-) -> tuple[tuple[PendingGang, ...], list[tuple[tuple[PendingGang, ...], Wait]]]:
-    """Those whose tenants may hold what they ask for; and those that quota would hold back in any case, and why."""
-    tenants: dict[str, list[PendingGang]] = {}
-    for gang in gangs:
-        tenants.setdefault(gang.tenant, []).append(gang)
-    over = {name: some for name, some in tenants.items() if not _within(some[0], shape, scratch.quotas)}
-    told = [
-        (tuple(some), _beyond(_allowance(some[0], shape.request, scratch.quotas), shape.devices))
-        for some in over.values()
-    ]
-    return tuple(gang for gang in gangs if gang.tenant not in over), told
-
-
-def _beyond(allowance: Allowance, needs: float) -> Wait:
-    more = f"; this needs {needs:g} more" if allowance.nominal is not None else ""
-    return Wait("", WaitReason.QUOTA_EXCEEDED, allowance.message + more)
-
-
-def _own(uid: str, wait: Wait, reservation: Reservation | None, *, making_room: bool) -> Wait:
-    if making_room:
-        message = "others were told to leave, and their place is kept for it"
-        return Wait(uid, WaitReason.MAKING_ROOM, message, wait.cells, reservation)
-    return Wait(uid, wait.reason, wait.message, wait.cells, reservation)
 
 
 def _reason(gang: PendingGang, fit: Fit, borrowed: float) -> str:

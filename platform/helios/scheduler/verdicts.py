@@ -1,6 +1,6 @@
 """Why a cell does not take a gang, and what the gang is told when all of them refuse."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from helios.scheduler.book import Access, layout_of, room, want_of
 from helios.scheduler.cell_stage import access_of, wording
@@ -43,13 +43,17 @@ def closed(shape: Shape, cell: CellState) -> tuple[WaitReason, str] | None:
     return None
 
 
-def nowhere(uid: str, shape: Shape, scratch: Scratch) -> Wait:
-    """The decision on a gang that no cell takes now: the verdict of each, and the one that is nearest to a solution."""
-    verdicts = [_verdict(shape, cell, scratch) for cell in scratch.cells]
+def nowhere(uid: str, shape: Shape, requests: Sequence[Request], scratch: Scratch) -> Wait:
+    """The decision on a gang that no cell takes now: the verdict of each, and the one that is nearest to a solution.
+
+    Args:
+        requests: what its tenant's quota allows a worker to be given; at least one.
+    """
+    verdicts = [_verdict(shape, requests, cell, scratch) for cell in scratch.cells]
     if not verdicts:
         return Wait(uid, WaitReason.NO_CELL, "there is no cell yet")
     nearest = min(verdicts, key=lambda verdict: _NEAREST_FIRST.index(verdict.reason))
-    request = shape.request
+    request = requests[0]
     if nearest.reason is WaitReason.NO_CELL_HAS_ACCELERATOR:
         message = f"no cell that may take it has {request.accelerator} (each worker asks for {wording(request)})"
     elif nearest.reason is WaitReason.CELL_NOT_ALLOWED:
@@ -59,12 +63,12 @@ def nowhere(uid: str, shape: Shape, scratch: Scratch) -> Wait:
     return Wait(uid, nearest.reason, message, tuple(verdicts))
 
 
-def _verdict(shape: Shape, cell: CellState, scratch: Scratch) -> CellVerdict:
+def _verdict(shape: Shape, requests: Sequence[Request], cell: CellState, scratch: Scratch) -> CellVerdict:
     refusal = closed(shape, cell)
     if refusal is not None:
         return CellVerdict(cell.name, *refusal, len(cell.nodes))
     access = access_of(shape, scratch.policy)
-    results = [_refused(shape, request, cell, scratch, access) for request in shape.requests]
+    results = [_refused(shape, request, cell, scratch, access) for request in requests]
     return min(results, key=lambda result: (_NEAREST_FIRST.index(result.reason), -result.fits))
 
 

@@ -201,9 +201,18 @@ def test_interrupt_leaves_nothing(weeks: Path, tmp_path: Path) -> None:
     """Ctrl-C in the middle of many runs: exit 130, no report, no half of one, no process, no traceback."""
     words = ["--trace", str(weeks), "--gpus", "160", "--load", "0.8", "--seeds", "500", "--days", "0.3", "--jobs", "2"]
     words += ["--warm-up", "0", "--tail", "0"]
-    command = [sys.executable, "-m", "helios.cli.main", "simulate", *words, "--report", "out"]
+    # What a shell starts in the background ignores Ctrl-C, and so would all that it starts.
+    main = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import helios.cli.main as m; m.main()"
+    )
+    command = [sys.executable, "-c", main, "simulate", *words, "--report", "out"]
     with subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path, start_new_session=True
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        start_new_session=True,
     ) as running:
         assert running.stderr is not None
         first = running.stderr.readline()
