@@ -18,6 +18,7 @@ from helios.errors import InputError, nearest
 from helios.scheduler.cycle import Cycle
 from helios.scheduler.policy import Policy
 from helios.scheduler.snapshot import Snapshot
+from helios.scheduler.soundness import check
 
 FORMAT = 1
 """Of the document; one that is written by a later form is refused."""
@@ -73,6 +74,7 @@ def read(document: object) -> tuple[Snapshot, Policy, dict[str, Any]]:
         if not isinstance(document.get(name), Mapping):
             raise InputError(f"{name}: expected a mapping, got {_shown(document.get(name))}")
     snapshot, policy = _read(Snapshot, document["snapshot"], "snapshot"), _read(Policy, document["policy"], "policy")
+    check(snapshot, policy)
     return snapshot, policy, dict(document["decisions"])
 
 

@@ -29,13 +29,17 @@ from helios.scheduler.codec import canonical, decided, read, record
 from helios.spec import CapacityType, QoS
 
 numbers = st.floats(0, 1e12) | st.just(NO_END) | st.just(0.1 + 0.2)
+positive = numbers.filter(lambda number: number > 0)
 names = st.sampled_from(["a", "b", "node-1", 'with "quotes" ü'])
 types = st.sampled_from(CapacityType)
-requests = st.builds(Request, millicpus=st.integers(0, 10), accelerator=st.just("H100"), accelerators=st.integers(0, 2))
+counts = st.integers(0, 1 << 40)
+requests = st.builds(Request, millicpus=st.integers(0, 10), accelerator=st.just("H100"), accelerators=st.integers(1, 2))
 shares = st.builds(Request, accelerator=st.just("H100"), share=st.integers(1, 999))
 nodes = st.builds(
     Node,
     name=names,
+    millicpus=counts,
+    memory=counts,
     accelerators=st.dictionaries(names, st.integers(0, 8), max_size=2),
     topology=st.builds(Topology, rack=names),
     capacity_type=types,
@@ -45,16 +49,16 @@ cells = st.builds(
     CellState,
     name=names,
     readiness=st.sampled_from(Readiness),
-    nodes=st.lists(nodes, max_size=2).map(tuple),
+    nodes=st.lists(nodes, max_size=2, unique_by=lambda node: node.name).map(tuple),
     prices=st.dictionaries(st.tuples(names, types), numbers, max_size=2),
     egress=numbers,
-    ingress_rate=numbers,
+    ingress_rate=positive,
 )
 tenants = st.builds(
     TenantState,
     name=names,
-    quotas=st.none() | st.dictionaries(names, st.integers(0, 9) | st.builds(QuotaState), max_size=2),
-    weight=numbers,
+    quotas=st.none() | st.dictionaries(names, st.integers(0, 9) | st.builds(QuotaState, counts), max_size=2),
+    weight=positive,
     usage=numbers,
 )
 pending = st.builds(
@@ -62,6 +66,9 @@ pending = st.builds(
     uid=names,
     submitted_at=numbers,
     request=requests | shares,
+    priority=st.integers(-9, 9),
+    min_workers=st.integers(1, 4),
+    max_workers=st.integers(4, 9),
     held_off=st.lists(st.tuples(names, numbers), max_size=2).map(tuple),
     alternatives=st.lists(shares, max_size=2).map(tuple),
     data=st.lists(st.tuples(names, numbers), max_size=2).map(tuple),
@@ -71,23 +78,26 @@ pending = st.builds(
 )
 running = st.builds(
     RunningGang,
-    uid=names,
-    request=requests | shares,
-    devices=st.lists(st.integers(0, 3), max_size=2).map(tuple),
+    uid=names.map("r-{}".format),
+    nodes=st.lists(names, min_size=1, max_size=2).map(tuple),
+    request=requests,
     started_at=st.none() | numbers,
     checkpointed_at=st.none() | numbers,
     ends_at=st.none() | numbers,
     restart_s=numbers,
     leaving_at=st.none() | numbers,
 )
-headroom = st.builds(Headroom, service=names, request=requests)
+sharing = running.flatmap(
+    lambda gang: st.builds(replace, st.just(gang), request=shares, devices=st.just((1,) * len(gang.nodes)))
+)
+headroom = st.builds(Headroom, service=names, request=requests, replicas=counts)
 snapshots = st.builds(
     Snapshot,
     now=numbers,
-    cells=st.lists(cells, max_size=2).map(tuple),
-    tenants=st.lists(tenants, max_size=2).map(tuple),
-    pending=st.lists(pending, max_size=2).map(tuple),
-    running=st.lists(running, max_size=2).map(tuple),
+    cells=st.lists(cells, max_size=2, unique_by=lambda one: one.name).map(tuple),
+    tenants=st.lists(tenants, max_size=2, unique_by=lambda one: one.name).map(tuple),
+    pending=st.lists(pending, max_size=2, unique_by=lambda one: one.uid).map(tuple),
+    running=st.lists(running | sharing, max_size=2, unique_by=lambda one: one.uid).map(tuple),
     headroom=st.lists(headroom, max_size=1).map(tuple),
     last_preemption=st.none() | numbers,
 )
