@@ -18,6 +18,7 @@ from helios.cli.client import KINDS, Client, Object, connect, kind_of
 from helios.cli.durations import seconds_in
 from helios.cli.endpoint import find_home
 from helios.cli.output import Format, FormatOption, err, examples, out, show, table_of
+from helios.cli.recorded import json_of
 from helios.errors import ConflictError, HeliosError, InputError
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def replay(
     from helios.scheduler import schedule
     from helios.scheduler.codec import decided, read
 
-    known, policy, before = read(_json_of(file))
+    known, policy, before = read(json_of(file))
     cycle = schedule(known, policy)
     differences = list(_differences(before, decided(cycle)))
     for line in differences[:MOST_DIFFERENCES]:
@@ -169,18 +170,6 @@ def replay(
         raise typer.Exit(1)
     counts = f"{len(cycle.admits)} starts, {len(cycle.changes)} stops, {len(cycle) - len(cycle.admits)} that wait"
     out().print(f"decided bit by bit as recorded: {counts}")
-
-
-def _json_of(file: Path) -> object:
-    """The JSON document in a file. Raises `InputError`."""
-    if not file.is_file():
-        raise InputError(f"{file} is not a file", hint="`helios admin snapshot FILE` writes one")
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: is no text in UTF-8 ({error.reason} at byte {error.start})") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}:{error.lineno}:{error.colno}: is no JSON: {error.msg}") from error
 
 
 def _differences(before: Object, after: Object) -> Iterator[str]:

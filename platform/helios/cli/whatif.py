@@ -1,6 +1,5 @@
 """`helios simulate --with`: the fleet and queue of now under other cells, quotas, prices or another policy."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from helios.cli.output import Format, duration, show, table_of, useful
+from helios.cli.recorded import json_of
 from helios.cli.simulating import look_for, progress
 from helios.errors import InputError, NotFoundError, nearest
 
@@ -119,21 +119,9 @@ def _known(ask: Ask) -> "Known":
         with connect() as client:
             document: object = client.snapshot(cycle="now")
     else:
-        document = _json(ask.snapshot)
+        document = json_of(ask.snapshot)
     snapshot, policy, _ = read(document)
     return Known(snapshot, policy)
-
-
-def _json(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        hint = "`helios admin snapshot FILE` writes one"
-        raise InputError(f"--snapshot {path}: cannot be read: {error.strerror}", hint=hint) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is no text in UTF-8 ({error.reason} at byte {error.start})") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}:{error.colno}: is no JSON: {error.msg}") from error
 
 
 def _played(ask: Ask, known: "Known", changes: "Sequence[tuple[str, tuple[Change, ...]]]") -> "Iterator[Played]":

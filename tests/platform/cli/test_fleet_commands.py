@@ -168,6 +168,7 @@ def test_a_snapshot_is_decided_again_as_it_was(cli: Any, waiting: Any) -> None:
     ("text", "said"),
     [
         ("{", "fleet.json:1:2: is no JSON"),
+        ("[" * 200_000, "fleet.json: is nested too deeply"),
         ("[]", "expected a document with a snapshot and a policy"),
         ('{"format": 2}', "format: expected 1, got 2"),
         ('{"format": 1, "policy": {}, "decisions": {}, "snapshot": {}}', "snapshot.now: is missing"),

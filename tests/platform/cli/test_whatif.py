@@ -156,6 +156,15 @@ def test_file_that_is_no_snapshot_is_refused(cli: Any, text: str, said: str) -> 
     assert said in " ".join(result.err.split())
 
 
+def test_snapshot_that_is_not_there_is_named_with_what_writes_one(cli: Any) -> None:
+    """For what-if as for a replay."""
+    for words in (("simulate", "--snapshot", "none.json"), ("admin", "replay", "none.json")):
+        result = cli(*words)
+        assert result.code == 2
+        assert "none.json: cannot be read: No such file" in " ".join(result.err.split())
+        assert "helios admin snapshot FILE" in result.err
+
+
 def test_without_a_control_plane_it_says_so(cli: Any) -> None:
     """There is no fleet to ask for."""
     Path("more.yaml").write_text(QUOTA.format(devices=16))
