@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from helios.scheduler.book import Access, Book, room, want_of
+from helios.scheduler.book import Book, room, want_of
 from helios.scheduler.cell_stage import access_of, place
 from helios.scheduler.decisions import Reservation
 from helios.scheduler.emptying import Emptying
+from helios.scheduler.layout import Access
 from helios.scheduler.lines import Shape
 from helios.scheduler.scratch import Kept, Scratch
 from helios.scheduler.snapshot import Headroom, PendingGang, Readiness, Request, RunningGang

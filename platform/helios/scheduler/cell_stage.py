@@ -11,8 +11,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from helios.scheduler.book import LEVELS, Access, Book, Bools, Ints
+from helios.scheduler.book import Book
 from helios.scheduler.fragmentation import Floats, gradient
+from helios.scheduler.layout import LEVELS, Access, Bools, Ints
 from helios.scheduler.lines import Shape
 from helios.scheduler.policy import Policy
 from helios.scheduler.snapshot import Request

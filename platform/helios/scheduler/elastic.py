@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from helios.scheduler.book import Access, Book
+from helios.scheduler.book import Book
 from helios.scheduler.cell_stage import place
 from helios.scheduler.decisions import Resize, StopReason
+from helios.scheduler.layout import Access
 from helios.scheduler.scratch import Scratch
 from helios.scheduler.snapshot import Readiness, RunningGang
 from helios.spec import QoS

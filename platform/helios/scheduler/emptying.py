@@ -6,7 +6,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from helios.scheduler.book import BOUNDLESS, Book, Bools, Ints
+from helios.scheduler.book import BOUNDLESS, Book
+from helios.scheduler.layout import Bools, Ints
 from helios.scheduler.snapshot import Request
 
 

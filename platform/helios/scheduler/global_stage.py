@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from helios.scheduler.book import Access, want_of
+from helios.scheduler.book import want_of
 from helios.scheduler.cell_stage import Fit, access_of, place
+from helios.scheduler.layout import Access
 from helios.scheduler.lines import Shape
 from helios.scheduler.policy import Policy
 from helios.scheduler.scratch import Scratch

@@ -7,10 +7,11 @@ from operator import itemgetter
 
 import numpy as np
 
-from helios.scheduler.book import LEVELS, Access, Book, Bools
+from helios.scheduler.book import Book
 from helios.scheduler.cell_stage import Fit, place
 from helios.scheduler.decisions import Change, Preempt, Resize
 from helios.scheduler.emptying import Emptying, counted
+from helios.scheduler.layout import LEVELS, Access, Bools
 from helios.scheduler.scratch import Scratch
 from helios.scheduler.snapshot import PendingGang, Request
 from helios.scheduler.victims import Victim

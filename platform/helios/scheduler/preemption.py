@@ -3,9 +3,10 @@
 from collections import defaultdict
 from collections.abc import Callable, Container, Hashable, Iterator, Sequence
 
-from helios.scheduler.book import Access, Book, room
+from helios.scheduler.book import Book, room
 from helios.scheduler.cell_stage import Fit, access_of
 from helios.scheduler.decisions import StopReason
+from helios.scheduler.layout import Access
 from helios.scheduler.lines import Shape
 from helios.scheduler.plans import Plan, Site, plan_among, vacate
 from helios.scheduler.promises import Promises

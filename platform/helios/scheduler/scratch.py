@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from helios.scheduler.book import Book, Ints, Want
+from helios.scheduler.book import Book, Want
 from helios.scheduler.cell_stage import Demand
 from helios.scheduler.decisions import Reservation
 from helios.scheduler.fleet import Sums, sums_of
+from helios.scheduler.layout import Ints
 from helios.scheduler.lines import Shape
 from helios.scheduler.policy import Policy
 from helios.scheduler.quota import Quotas

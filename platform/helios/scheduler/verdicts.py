@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from helios.scheduler.book import Access, layout_of, room, want_of
+from helios.scheduler.book import room, want_of
 from helios.scheduler.cell_stage import access_of, wording
 from helios.scheduler.decisions import CellVerdict, NodeReject, Wait, WaitReason
+from helios.scheduler.layout import Access, layout_of
 from helios.scheduler.lines import Shape
 from helios.scheduler.scratch import Scratch
 from helios.scheduler.snapshot import CellState, Readiness, Request

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helios.scheduler import CellState, Node, Readiness, Request, RunningGang
-from helios.scheduler.book import Access, Book
+from helios.scheduler.book import Book
 from helios.scheduler.emptying import Emptying
+from helios.scheduler.layout import Access
 
 NODES = ("a", "b", "c")
 REQUESTS = (
