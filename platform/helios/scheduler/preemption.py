@@ -1,7 +1,8 @@
 """Making room: whole gangs leave, the cheapest, in the narrowest domain, tried out before it is granted."""
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Container, Hashable, Iterator, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
 
 from helios.scheduler.book import Book, room
 from helios.scheduler.cell_stage import Fit, access_of
@@ -13,7 +14,17 @@ from helios.scheduler.promises import Promises
 from helios.scheduler.scratch import Kept, Scratch
 from helios.scheduler.snapshot import PendingGang, Request, RunningGang
 from helios.scheduler.verdicts import closed
-from helios.scheduler.victims import Stoppable, Victim, for_owner, leaver, ranked, stoppable, stoppable_of
+from helios.scheduler.victims import (
+    Holders,
+    Stoppable,
+    Victim,
+    gives_later,
+    holders,
+    leaver,
+    owes,
+    ranked,
+    stoppable_of,
+)
 from helios.spec import QoS
 
 CELLS = 3
@@ -30,6 +41,9 @@ class Rooms:
         self.scratch = scratch
         self._books = promises.books
         self._granted: set[str] = set()
+        self._holders: dict[tuple[str, str], Holders] = {}
+        self._later: dict[Hashable, float] = {}
+        self._idle: dict[tuple[str, str], int] = {}
         self._known: dict[tuple[str, str], list[Stoppable]] = {}
         self._movable: dict[tuple[str, str], list[Victim]] = {}
         self._stoppables: dict[str, Stoppable] = {}
@@ -56,16 +70,65 @@ class Rooms:
             if found is not None:
                 return found
         plans = []
-        for site in sorted(sites, key=lambda site: (-site.fits, site.book.cell.name))[:CELLS]:
+        for site in nearest(sites):
             found = self._from_classes(shape, site)
             plans += [found] if found is not None else []
         return min(plans, key=lambda one: (one.cost, one.fit.cell), default=None)
 
     def borrowers(self, gang: PendingGang) -> list[Victim]:
         """Gangs of all cells that hold quota of that gang's tenant, who is stopped first before all others."""
-        books = [self.scratch.book(cell.name) for cell in self.scratch.cells]
-        found = (one for book in books for one in for_owner(book, gang, self.scratch))
-        return sorted((one for one in found if one.gang.uid not in self._granted), key=lambda one: one.order)
+        found = (
+            leaver(one, StopReason.RECLAIMED, self.scratch)
+            for cell in self.scratch.cells
+            for one in self._holding(cell.name, gang.request.accelerator).open
+            if one.uid not in self._granted and owes(one, gang, self.scratch)
+        )
+        return sorted(found, key=lambda one: one.order)
+
+    def later(self, gang: PendingGang, shape: Shape, within: Container[Request], *, lent: bool) -> float:
+        """When the next may be asked to leave for the gang whom only the minimum run protects; infinity: nobody will.
+
+        Args:
+            lent: what is its tenant's own is lent out, and only borrowers leave for it.
+        """
+        kind, cells = gang.request.accelerator, self.scratch.cells
+        if lent:
+            return min((self._owed_later(cell.name, kind, gang) for cell in cells), default=math.inf)
+        sites = self.sites(gang, shape, within)
+        sites = sites if shape.min_workers == 1 else nearest(sites)
+        return min((self._given_later(site, shape) for site in sites), default=math.inf)
+
+    def _owed_later(self, cell: str, kind: str, gang: PendingGang) -> float:
+        key = (cell, kind, gang.tenant)
+        if key not in self._later:
+            young = self._holding(cell, kind).young
+            self._later[key] = min((at for at, one in young if owes(one, gang, self.scratch)), default=math.inf)
+        return self._later[key]
+
+    def _given_later(self, site: Site, shape: Shape) -> float:
+        policy, cell, kind = self.scratch.policy, site.book.cell.name, site.request.accelerator
+        moves = policy.defragmentation and shape.devices <= self._idle_in(cell, kind)
+        below = shape.devices if moves else 0.0  # smaller ones are moved
+        key = (cell, kind, shape.qos, shape.estimate if shape.qos is QoS.PREEMPTIBLE else None, below)
+        if key not in self._later:
+            young = self._holding(cell, kind).young
+            useful = (at for at, one in young if one.held < below or gives_later(one, at, shape, policy))
+            self._later[key] = min(useful, default=math.inf)
+        return self._later[key]
+
+    def _idle_in(self, cell: str, kind: str) -> int:
+        """Whole devices that nobody holds there."""
+        if (cell, kind) not in self._idle:
+            free = self.scratch.book(cell).free.get(kind)
+            self._idle[cell, kind] = 0 if free is None else int(free.clip(min=0).sum())
+        return self._idle[cell, kind]
+
+    def _holding(self, cell: str, accelerator: str) -> Holders:
+        """Who has such devices there; found once a cycle."""
+        key = (cell, accelerator)
+        if key not in self._holders:
+            self._holders[key] = holders(self.scratch.book(cell), accelerator, self.scratch)
+        return self._holders[key]
 
     def _from_classes(self, shape: Shape, site: Site) -> Plan | None:
         def look() -> Plan | None:
@@ -142,8 +205,7 @@ class Rooms:
         """Who may be asked for room there; found once a cycle."""
         key = (cell, accelerator)
         if key not in self._known:
-            gangs = stoppable(self.scratch.book(cell), accelerator, self.scratch)
-            self._known[key] = [self._what_it_gives(gang) for gang in gangs]
+            self._known[key] = [self._what_it_gives(gang) for gang in self._holding(cell, accelerator).open]
         return self._known[key]
 
     def _what_it_gives(self, gang: RunningGang) -> Stoppable:
@@ -156,7 +218,7 @@ class Rooms:
         """Gangs with such devices there that may be moved and were not told to leave in this cycle."""
         key = (cell, accelerator)
         if key not in self._movable:
-            gangs = stoppable(self.scratch.book(cell), accelerator, self.scratch)
+            gangs = self._holding(cell, accelerator).open
             self._movable[key] = [leaver(gang, StopReason.DEFRAGMENTED, self.scratch) for gang in gangs]
         return (one for one in self._movable[key] if one.gang.uid not in self._granted)
 
@@ -164,7 +226,8 @@ class Rooms:
         """For a gang of one worker: the cheapest of all gangs whose leaving is enough."""
         kind = shape.request.accelerator
         if kind not in self._ranked:
-            self._ranked[kind] = ranked(self.scratch, kind)
+            gangs = (gang for cell in self.scratch.cells for gang in self._holding(cell.name, kind).open)
+            self._ranked[kind] = ranked(gangs, self.scratch)
         candidates = self._ranked[kind]
         # Who was of no use to one of that kind is of none to the next: what comes free is given away at once.
         key = (shape.qos, shape.requests, shape.cells, shape.held_off, shape.capacity_types, shape.recovering)
@@ -181,6 +244,11 @@ class Rooms:
             place += 1
         self._passed[key, shape.estimate if shape.qos is QoS.PREEMPTIBLE else None] = place
         return found
+
+
+def nearest(sites: Iterable[Site]) -> list[Site]:
+    """Those that are tried, those first where most of the gang fits already."""
+    return sorted(sites, key=lambda site: (-site.fits, site.book.cell.name))[:CELLS]
 
 
 def _node_after(site: Site, victim: Victim) -> str | None:

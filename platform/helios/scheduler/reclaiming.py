@@ -4,7 +4,7 @@ from collections.abc import Container, Iterable
 
 from helios.scheduler.lines import Shape
 from helios.scheduler.plans import Plan, Site, plan_among
-from helios.scheduler.preemption import CELLS, Rooms
+from helios.scheduler.preemption import Rooms, nearest
 from helios.scheduler.quota import Quotas
 from helios.scheduler.snapshot import PendingGang, Request
 from helios.scheduler.victims import Victim
@@ -21,8 +21,7 @@ def reclaim(gang: PendingGang, shape: Shape, rooms: Rooms, within: Container[Req
     if not rooms.quotas.lacking(gang.tenant, shape.request.accelerator, shape.devices):
         return None
     borrowers, plans = rooms.borrowers(gang), []
-    sites = rooms.sites(gang, shape, within)
-    for site in sorted(sites, key=lambda site: (-site.fits, site.book.cell.name))[:CELLS]:
+    for site in nearest(rooms.sites(gang, shape, within)):
         place = _place(site, borrowers, rooms.quotas)
         found = None if place is None else _paid_back(place, gang, shape, borrowers, rooms.quotas.copy())
         plans += [found] if found is not None else []

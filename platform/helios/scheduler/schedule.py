@@ -71,6 +71,7 @@ class _Running:
         self.waiting: list[tuple[Shape, Left, Wait | None]] = []
         self.blocked: dict[str, PendingGang] = {}
         self.hopeful: list[tuple[Head, Left, Reservation | None, bool]] = []
+        self.later = NO_END
 
     def within(self, gang: PendingGang, shape: Shape) -> dict[Request, int]:
         return allowed_by(gang, shape, self.scratch.quotas)
@@ -185,6 +186,7 @@ class _Running:
         plan = reclaim(gang, shape, rooms, within) if lent else rooms.plan(gang, shape, within)
         if plan is not None and (plan.cost < gain or gang.qos in policy.at_any_cost):
             return plan
+        self.later = min(self.later, rooms.later(gang, shape, within, lent=lent))
         if policy.defragmentation and not lent:
             return defragment(gang, shape, rooms, within, gain=gain)
         return None
@@ -205,9 +207,9 @@ class _Running:
         )
 
     def _next_look(self) -> float:
-        """Patience that runs out, a cell that may be asked again, an end that was foreseen."""
+        """Patience that runs out, a cell that may be asked again, a foreseen end, a minimum run that is over."""
         now, policy, last = self.snapshot.now, self.policy, self.snapshot.last_preemption
-        looks = [self.queue.next_urgent, *(reservation.at for reservation in self.reservations)]
+        looks = [self.later, self.queue.next_urgent, *(reservation.at for reservation in self.reservations)]
         looks += [head.gang.submitted_at + policy.preempt_after.get(head.gang.qos, 0.0) for head, *_ in self.hopeful]
         looks += [lapses(gang, policy) for _, gang in self.promised]
         if self.hopeful and last is not None:

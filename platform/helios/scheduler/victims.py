@@ -9,7 +9,8 @@ Whole gangs leave for a class above theirs, or where they hold borrowed quota th
 "Tiresias", NSDI 2019). A running gang gives up workers above its minimum for its own class, too.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
@@ -71,38 +72,69 @@ class Stoppable:
         return shrunk if other is mine else None
 
 
-def stoppable(book: Book, accelerator: str, scratch: Scratch) -> Iterator[RunningGang]:
-    """Gangs of a cell that may be asked for room with such devices."""
+@dataclass(frozen=True, slots=True)
+class Holders:
+    """Gangs of a cell that have devices of one type.
+
+    Attributes:
+        open: may be asked for room.
+        young: may be asked later, from when on: they have not run for their class's minimum.
+    """
+
+    open: Sequence[RunningGang]
+    young: Sequence[tuple[float, RunningGang]]
+
+
+def holders(book: Book, accelerator: str, scratch: Scratch) -> Holders:
+    """Who may be asked for room with such devices, now or later."""
+    opened, young = [], []
     for gang in book.holding(accelerator):
-        if may_be_stopped(gang, scratch):
-            yield gang
+        at = stoppable_from(gang, scratch)
+        if at <= scratch.now:
+            opened.append(gang)
+        elif at < math.inf:
+            young.append((at, gang))
+    return Holders(opened, young)
 
 
 def stoppable_of(gang: RunningGang, scratch: Scratch) -> Stoppable:
     """What the gang could give."""
     policy, whole, shrunk = scratch.policy, leaver(gang, StopReason.PREEMPTED, scratch), None
-    if len(gang.nodes) > gang.fewest and policy.elastic and not gang.request.share:
+    if _has_surplus(gang, policy):
         kept, freed = gang.nodes[: gang.fewest], gang.nodes[gang.fewest :]
         cost = whole.cost * len(kept) / len(gang.nodes)
         shrunk = Victim(gang, StopReason.RESIZED, freed, kept, cost, _order(gang, len(freed), cost))
-    yields_to = 0.0
-    if gang.qos is QoS.PREEMPTIBLE and policy.least_attained and gang.started_at is not None:
-        # What ran for long has probably as much before it; a short one is through sooner, price included.
-        yields_to = (scratch.now - gang.started_at) / policy.least_attained - lost(gang, policy, scratch.now)
-    return Stoppable(whole, shrunk, yields_to)
+    return Stoppable(whole, shrunk, _yields_to(gang, policy, scratch.now))
 
 
-def ranked(scratch: Scratch, accelerator: str) -> list[tuple[float, float, str, RunningGang]]:
-    """Gangs of all cells that may be asked for room: the lowest class first, of that the cheapest a device."""
+def gives_later(gang: RunningGang, at: float, shape: Shape, policy: Policy) -> bool:
+    """Whether it could do something for a gang of that shape, were it that moment."""
+    if gang.qos is not shape.qos:
+        return QOS_ORDER[shape.qos] < QOS_ORDER[gang.qos]
+    shorter = shape.estimate is not None and shape.estimate < _yields_to(gang, policy, at)
+    return shorter or _has_surplus(gang, policy)
+
+
+def _has_surplus(gang: RunningGang, policy: Policy) -> bool:
+    return len(gang.nodes) > gang.fewest and policy.elastic and not gang.request.share
+
+
+def _yields_to(gang: RunningGang, policy: Policy, at: float) -> float:
+    if gang.qos is not QoS.PREEMPTIBLE or not policy.least_attained or gang.started_at is None:
+        return 0.0
+    # What ran for long has probably as much before it; a short one is through sooner, price included.
+    return (at - gang.started_at) / policy.least_attained - lost(gang, policy, at)
+
+
+def ranked(gangs: Iterable[RunningGang], scratch: Scratch) -> list[tuple[float, float, str, RunningGang]]:
+    """Those that may be asked for room: the lowest class first, of that the cheapest a device."""
     found: list[tuple[float, float, str, RunningGang]] = []
-    for cell in scratch.cells:
-        for gang in scratch.book(cell.name).holding(accelerator):
-            if may_be_stopped(gang, scratch):
-                cost = lost(gang, scratch.policy, scratch.now)
-                surplus = len(gang.nodes) - gang.fewest
-                if surplus:  # what it gives up by shrinking may come cheaper
-                    cost = min(cost, cost * gang.fewest / surplus)
-                found.append((-QOS_ORDER[gang.qos], cost, gang.uid, gang))
+    for gang in gangs:
+        cost = lost(gang, scratch.policy, scratch.now)
+        surplus = len(gang.nodes) - gang.fewest
+        if surplus:  # what it gives up by shrinking may come cheaper
+            cost = min(cost, cost * gang.fewest / surplus)
+        found.append((-QOS_ORDER[gang.qos], cost, gang.uid, gang))
     found.sort(key=itemgetter(0, 1, 2))
     return found
 
@@ -128,23 +160,22 @@ def lost(gang: RunningGang, policy: Policy, now: float) -> float:
     return since + gang.restart_s
 
 
-def may_be_stopped(gang: RunningGang, scratch: Scratch) -> bool:
-    """Whether the gang may be asked to leave at all."""
+def stoppable_from(gang: RunningGang, scratch: Scratch) -> float:
+    """From when on the gang may be asked to leave; infinity where that is never, as things stand."""
     policy = scratch.policy
-    if gang.qos is QoS.GUARANTEED or gang.leaving_at is not None or gang.started_at is None:
-        return False
-    if gang.preemptions >= policy.job_budget or scratch.now - gang.started_at < policy.min_run.get(gang.qos, 0.0):
-        return False
-    return scratch.quotas.tenant(gang.tenant).preemptions < policy.tenant_budget
+    if gang.qos is QoS.GUARANTEED or gang.leaving_at is not None or gang.preemptions >= policy.job_budget:
+        return math.inf
+    if scratch.quotas.tenant(gang.tenant).preemptions >= policy.tenant_budget:
+        return math.inf
+    least = policy.min_run.get(gang.qos, 0.0)
+    if gang.started_at is None:  # in this very cycle, in which it is not stopped again
+        return scratch.now + least if least else math.inf
+    return gang.started_at + least
 
 
-def for_owner(book: Book, gang: PendingGang, scratch: Scratch) -> Iterator[Victim]:
-    """Gangs of a cell that hold quota which is the pending gang's tenant's own."""
-    kind, quotas = gang.request.accelerator, scratch.quotas
-    for running in book.holding(kind):
-        if not may_be_stopped(running, scratch):
-            continue
-        if running.qos is QoS.PREEMPTIBLE:
-            continue  # it holds nobody's quota
-        if quotas.borrowed(running.tenant, kind) > 0 and quotas.same_cohort(gang.tenant, running.tenant):
-            yield leaver(running, StopReason.RECLAIMED, scratch)
+def owes(running: RunningGang, gang: PendingGang, scratch: Scratch) -> bool:
+    """Whether it holds quota that is the pending gang's tenant's own; `preemptible` work holds nobody's."""
+    quotas, kind = scratch.quotas, running.request.accelerator
+    if running.qos is QoS.PREEMPTIBLE or not quotas.same_cohort(gang.tenant, running.tenant):
+        return False
+    return quotas.borrowed(running.tenant, kind) > 0
