@@ -1,9 +1,9 @@
 """Reclaiming: an owner has its own quota back from who borrows it, wherever that runs, and a place for its gang."""
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 
 from helios.scheduler.lines import Shape
-from helios.scheduler.plans import Plan, Site, plan_among
+from helios.scheduler.plans import Plan, Site, plan_among, vacate, without
 from helios.scheduler.preemption import Rooms, nearest
 from helios.scheduler.quota import Quotas
 from helios.scheduler.snapshot import PendingGang, Request
@@ -23,7 +23,11 @@ def reclaim(gang: PendingGang, shape: Shape, rooms: Rooms, within: Container[Req
     borrowers, plans = rooms.borrowers(gang), []
     for site in nearest(rooms.sites(gang, shape, within)):
         place = _place(site, borrowers, rooms.quotas)
-        found = None if place is None else _paid_back(place, gang, shape, borrowers, rooms.quotas.copy())
+        found = (
+            None
+            if place is None
+            else _paid_back(site, place, gang, shape, borrowers=borrowers, quotas=rooms.quotas.copy())
+        )
         plans += [found] if found is not None else []
     return min(plans, key=lambda one: (one.cost, one.fit.cell), default=None)
 
@@ -48,7 +52,7 @@ def _who_owe(borrowers: Iterable[Victim], quotas: Quotas) -> list[Victim]:
 
 
 def _paid_back(
-    place: Plan, gang: PendingGang, shape: Shape, borrowers: Iterable[Victim], quotas: Quotas
+    site: Site, place: Plan, gang: PendingGang, shape: Shape, *, borrowers: Iterable[Victim], quotas: Quotas
 ) -> Plan | None:
     """The plan with as many others, of any cell, as have to leave before the owner may hold what is its own."""
     kind, chosen = shape.request.accelerator, {one.gang.uid: one for one in place.victims}
@@ -58,21 +62,46 @@ def _paid_back(
 
     for one in place.victims:
         _count(one, quotas)
-    more = []
     for one in borrowers:
         if not lacking():
             break
         if one.gang.uid not in chosen and _owes(one, quotas):
             _count(one, quotas)
-            more.append(one)
+            chosen[one.gang.uid] = one
     if lacking():
         return None
-    for one in sorted(more, key=lambda one: (-one.cost, one.gang.uid)):
+    there = _There(site, [one for one in chosen.values() if one.gang.cell == site.book.cell.name], place.fit.width)
+    for one in sorted(chosen.values(), key=lambda one: (-one.cost, one.gang.uid)):
         _count(one, quotas, sign=1)
-        if lacking():
+        if lacking() or not there.holds_beside(one):
             _count(one, quotas)
-            chosen[one.gang.uid] = one
-    return Plan(tuple(chosen.values()), place.fit, sum(one.cost for one in chosen.values()))
+        else:
+            del chosen[one.gang.uid]
+    fit = site.place(there.book)
+    return None if fit is None else Plan(tuple(chosen.values()), fit, sum(one.cost for one in chosen.values()))
+
+
+class _There:
+    """The cell of the place once these are gone, of whom some stay after all.
+
+    Attributes:
+        book: what is free there then.
+    """
+
+    def __init__(self, site: Site, gone: Sequence[Victim], width: int) -> None:
+        self._site, self._width = site, width
+        self.book = without(site.book, gone)
+
+    def holds_beside(self, one: Victim) -> bool:
+        """Whether a place is left that is no wider where it stays; then it does."""
+        if one.gang.cell != self._site.book.cell.name:
+            return True
+        self.book.take(one.gang.request, one.freed, one.devices)
+        fit = self._site.place(self.book)
+        if fit is not None and fit.width <= self._width:
+            return True
+        vacate(self.book, one)
+        return False
 
 
 def _owes(one: Victim, quotas: Quotas) -> bool:

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -225,6 +224,23 @@ def test_borrowers_of_every_cell_give_back_no_more_than_they_borrow(snapshot: Sn
         assert [admit.uid for admit in after] == [uid]
 
 
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(lent_out())
+def test_without_any_one_borrower_the_owner_would_have_no_place_there(snapshot: Snapshot) -> None:
+    """Were one of them to stay, quota would be lacking, or a place in that cell on no more nodes than it gets."""
+    snapshot = replace(snapshot, pending=snapshot.pending[:1])
+    (waits,) = snapshot.pending
+    reclaimed = stopped(schedule(snapshot, TIGHT), StopReason.RECLAIMED)
+    for change in reclaimed:
+        gone = {other.uid for other in reclaimed}
+        alone = replace(waits, cells=(change.place or change.cell,))
+        left = tuple(one for one in snapshot.running if one.uid not in gone)
+        stays = tuple(one for one in snapshot.running if one.uid not in gone - {change.uid})
+        (as_planned,) = schedule(replace(snapshot, running=left, pending=(alone,)), STILL).admits
+        admits = schedule(replace(snapshot, running=stays, pending=(alone,)), STILL).admits
+        assert all(len(set(admit.nodes)) > len(set(as_planned.nodes)) for admit in admits)
+
+
 def test_a_borrower_leaves_one_cell_for_a_place_in_another() -> None:
     """Quota is counted over all cells: what is lent comes back from where that costs least, and the place was free."""
     half = Request(0, 0, "H100", 4)
@@ -238,9 +254,6 @@ def test_a_borrower_leaves_one_cell_for_a_place_in_another() -> None:
     assert (change.cell, change.place, change.reason) == ("b", "a", StopReason.RECLAIMED)
 
 
-@pytest.mark.xfail(
-    reason="who leaves for the place is not let go where who leaves for the quota makes one, too", strict=True
-)
 def test_no_borrower_leaves_that_need_not() -> None:
     """Eight have to be given back, by the one that holds eight: two of them are a place, and no other need leave."""
     sizes = (("a0", 1), ("a0", 2), ("a0", 4), ("a1", 8))
