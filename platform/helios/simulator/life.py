@@ -333,4 +333,5 @@ class Life:
             racks=self.racks,
             borrowed=self.borrowed_s / self.held_s if self.held_s else 0.0,
             warm_up=warm_up,
+            most_gpus=self.gang.max_workers * self.gang.request.devices,
         )

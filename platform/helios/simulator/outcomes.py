@@ -29,6 +29,7 @@ class JobOutcome:
         racks: widest number of racks that it ran on at a time.
         borrowed: share of its device-seconds that was beyond its tenant's nominal quota.
         warm_up: submitted before the measured window; reported nowhere but in totals.
+        most_gpus: devices at its largest number of workers, where that is more than `gpus`.
     """
 
     job_id: str
@@ -52,6 +53,7 @@ class JobOutcome:
     racks: int
     borrowed: float = 0.0
     warm_up: bool = False
+    most_gpus: float = 0.0
 
     @property
     def completion_s(self) -> float | None:

@@ -19,6 +19,7 @@ Names = npt.NDArray[np.str_]
 
 _FLOATS = (
     "gpus",
+    "most_gpus",
     "submitted_s",
     "run_s",
     "started_s",
@@ -47,6 +48,7 @@ class Jobs:
     tenant: Names
     qos: Names
     gpus: Floats
+    most_gpus: Floats
     submitted_s: Floats
     run_s: Floats
     started_s: Floats
@@ -96,6 +98,11 @@ class Jobs:
         """Seconds in the queue, all waits together; of a job that never started at least from submission to the end."""
         waited = np.maximum(self.queued_s, self.over_s - self.submitted_s)
         return np.where(self.started, self.queued_s, waited)
+
+    @cached_property
+    def widest(self) -> Floats:
+        """Devices with which it takes no longer than `run_s`."""
+        return np.maximum(self.gpus, self.most_gpus)
 
     @cached_property
     def held(self) -> Floats:

@@ -110,7 +110,7 @@ def fairness(jobs: Jobs, quotas: Mapping[str, float], devices: float, *, toleran
     Finish-time fairness rho is the finish time shared over that with an exclusive share of the fleet (Mahajan et al.,
     "Themis", NSDI 2020). It is approximated: the share is the tenant's nominal quota, or 1/N of the devices where no
     quotas are known, and the time alone is that of `finish_alone` on all of the tenant's jobs, those of the warm-up and
-    the tail among them. Elastic gangs are taken at their smallest size and their shortest time, which favours alone.
+    the tail among them. Elastic gangs are taken at their largest size, with which they take their shortest time.
     Unfinished jobs count with the least that they can still become.
 
     Args:
@@ -126,7 +126,7 @@ def fairness(jobs: Jobs, quotas: Mapping[str, float], devices: float, *, toleran
             continue
         own = jobs.where(jobs.tenant == name)
         own = own.where(np.argsort(own.submitted_s, kind="stable").astype(np.int64))
-        alone = finish_alone(own.submitted_s, own.run_s, own.gpus, quota) - own.submitted_s
+        alone = finish_alone(own.submitted_s, own.run_s, own.widest, quota) - own.submitted_s
         shared, alone = own.completion_s[own.measured], np.maximum(alone[own.measured], 1e-9)
         rhos.append(shared / alone)
         tenants[name] = Tenant(

@@ -106,6 +106,12 @@ def test_a_tenant_that_would_queue_alone_gains_by_sharing(make_job: MakeJob, mak
     assert not tenant.worse_off
 
 
+def test_an_elastic_gang_has_no_smaller_size_at_full_speed_alone(make_job: MakeJob, make_run: MakeRun) -> None:
+    """Two that take 100 s on two devices each: on a quota of two the second waits for the first."""
+    run = make_run([make_job(wait=0, run=100, gpus=1.0, most_gpus=2.0) for _ in range(2)], quotas={"a": 2.0})
+    assert measure(run).fairness.tenants["a"].alone_s == 150
+
+
 def test_a_restart_is_not_paid_alone(make_job: MakeJob, make_run: MakeRun) -> None:
     """One start is part of the run time; what a second costs is what sharing took."""
     once = make_job(wait=0, run=150, starting=50.0, productive=100.0)
