@@ -8,7 +8,7 @@ owner that wants its own back while it is lent out waits for borrowers to leave,
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -75,13 +75,16 @@ class Quotas:
         self._held = dict(held)
         self._cohorts: defaultdict[str, list[TenantState]] = defaultdict(list)
         self._sums: dict[tuple[str, str], tuple[int, int]] = {}
+        self._aside: Counter[tuple[str, str]] = Counter()
         for tenant in self._tenants.values():
             if tenant.cohort and tenant.quotas is not None:
                 self._cohorts[tenant.cohort].append(tenant)
 
     def copy(self) -> "Quotas":
         """Another ledger that says the same and may be changed."""
-        return Quotas(self._tenants.values(), self._held)
+        twin = Quotas(self._tenants.values(), self._held)
+        twin._aside = self._aside.copy()
+        return twin
 
     def tenant(self, name: str) -> TenantState:
         """The tenant; one that nobody applied has no quota at all."""
@@ -106,6 +109,10 @@ class Quotas:
                 known[1] + after[1] - before[1],
             )
 
+    def set_aside(self, name: str, accelerator: str, devices: float) -> None:
+        """Lend so many more (or fewer) of its idle devices to nobody: they are for a gang of its own."""
+        self._aside[name, accelerator] += round(devices * THOUSAND)
+
     def borrowed(self, tenant: str, accelerator: str) -> float:
         """Devices that it holds beyond its nominal quota."""
         return self._part(self.tenant(tenant), accelerator)[1] / THOUSAND
@@ -128,7 +135,7 @@ class Quotas:
         lendable, mine = self._part(tenant, accelerator)
         of_all = self._sum(tenant.cohort, accelerator)
         lent, over = of_all[0] - lendable, of_all[1] - mine
-        borrowable = lent - over - mine
+        borrowable = lent - over - mine - self._kept_from(tenant, accelerator)
         if quota.borrowing is not None:
             borrowable = min(borrowable, quota.borrowing * THOUSAND - mine)
         borrowable = max(0, borrowable)
@@ -165,6 +172,17 @@ class Quotas:
         """Whether the two lend each other."""
         cohort = self.tenant(one).cohort
         return bool(cohort) and cohort == self.tenant(other).cohort
+
+    def _kept_from(self, tenant: TenantState, accelerator: str) -> int:
+        """Thousandths that others of its cohort would lend, were they not set aside."""
+        found = 0
+        for (name, kind), aside in self._aside.items():
+            if aside and kind == accelerator and name != tenant.name and self.same_cohort(name, tenant.name):
+                lendable = self._part(self.tenant(name), kind)[0]
+                self._held[name, kind] = self._held.get((name, kind), 0) + aside
+                found += lendable - self._part(self.tenant(name), kind)[0]
+                self._held[name, kind] -= aside
+        return found
 
     def _sum(self, cohort: str, accelerator: str) -> tuple[int, int]:
         """Thousandths that the cohort's tenants leave idle and lend, and that they hold beyond their own."""

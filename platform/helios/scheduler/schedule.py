@@ -65,6 +65,8 @@ class _Running:
         self.promised, self.promises, self.turn = promised(snapshot, policy), Promises(self.scratch), 0
         lines = others(self.scratch.sums.lines, [gang for _, gang in self.promised])
         self.queue = Queue(lines, snapshot, policy, self.scratch.quotas)
+        for _, gang in self.promised:
+            self.set_aside(gang)
         self.admits: list[Admit] = []
         self.changes: list[Change] = []
         self.reservations: list[Reservation] = []
@@ -90,6 +92,7 @@ class _Running:
     def keep_promise(self, head: Head) -> None:
         """It starts where it can now; else the place is kept that others leave for it, and nobody else is stopped."""
         gang, shape = head.gang, head.shape
+        self.set_aside(gang, sign=-1)
         within = self.within(gang, shape)
         fit = choose(shape, self.scratch, within) if within and not self.is_blocked(head) else None
         if fit is not None:
@@ -103,6 +106,12 @@ class _Running:
             self.reservations.append(kept)
         elif within or lent:
             self.hopeful.append((head, left, None, lent))
+
+    def set_aside(self, gang: PendingGang, *, sign: int = 1) -> None:
+        """What borrowers gave back for a gang is not lent again, to whoever comes before it, until its turn is over."""
+        if gang.qos is not QoS.PREEMPTIBLE:
+            devices = sign * gang.min_workers * gang.request.devices
+            self.scratch.quotas.set_aside(gang.tenant, gang.request.accelerator, devices)
 
     def is_blocked(self, head: Head) -> bool:
         """Without backfill nobody passes one that waits for the same devices."""

@@ -1,7 +1,11 @@
 """An owner gets its own quota back from those who borrow it: all of it, from nobody else, and once."""
 
+import os
 from dataclasses import replace
 from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from helios.scheduler import (
     CellState,
@@ -18,6 +22,7 @@ from helios.scheduler import (
 )
 from helios.spec import QoS
 
+EXAMPLES = int(os.environ.get("HELIOS_EXAMPLES", "20"))
 EIGHT = Request(accelerator="H100", accelerators=8)
 
 
@@ -92,3 +97,82 @@ def test_what_leaves_already_is_not_asked_for_again() -> None:
     (first,) = stopped(schedule(snapshot))
     leaving = tuple(replace(gang, leaving_at=60.0) if gang.uid == first else gang for gang in gangs)
     assert stopped(schedule(replace(snapshot, now=5.0, running=leaving))) == []
+
+
+def test_what_was_given_back_is_not_lent_again_before_its_owner_has_it() -> None:
+    """Who was stopped has waited for longer than anybody may; it goes first, but for quota of its own alone."""
+    owner = waits("mine", promised=("a", 20.0))
+    old = waits("old", "guest", submitted_at=-100_000.0)
+    cells = (cell("a", "n1"),)
+    cycle = schedule(Snapshot(0.0, cells, tenants(owner=8, guest=0), (old, owner)))
+    assert [admit.uid for admit in cycle.admits] == ["mine"]
+    assert cycle.waits["old"].reason == "QuotaExceeded"
+    within_its_own = Snapshot(0.0, cells, tenants(owner=8, guest=8), (old, owner))
+    assert [admit.uid for admit in schedule(within_its_own).admits] == ["old"]
+    lapsed = replace(owner, promised=("a", -1_000.0))
+    after = schedule(Snapshot(0.0, cells, tenants(owner=8, guest=0), (old, lapsed)))
+    assert [admit.uid for admit in after.admits] == ["old"]
+
+
+def test_only_what_is_promised_is_not_lent() -> None:
+    """Of three nodes that their owner leaves idle one is promised to it; two are lent."""
+    guests = tuple(waits(f"g{number}", "guest", submitted_at=-100_000.0) for number in range(3))
+    owner = waits("mine", promised=("a", 20.0))
+    known = tenants(owner=24, guest=0)
+    cycle = schedule(Snapshot(0.0, (cell("a", "n1", "n2", "n3"),), known, (*guests, owner)))
+    assert sorted(admit.uid for admit in cycle.admits) == ["g0", "g1", "mine"]
+
+
+class Course:
+    """A cell that is played a minute a cycle: who is stopped is gone in the next and waits again, with all to do."""
+
+    def __init__(self, nodes: int) -> None:
+        self.cells = (cell("a", *(f"n{number}" for number in range(nodes))),)
+        self.tenants = tenants(owner=8 * nodes, guest=0)
+        self.now, self.known = 0.0, dict[str, PendingGang]()
+        self.pending, self.running = dict[str, PendingGang](), dict[str, RunningGang]()
+        self.stops: list[tuple[float, str, str]] = []
+
+    def submit(self, gang: PendingGang) -> None:
+        self.known[gang.uid] = self.pending[gang.uid] = gang
+
+    def step(self) -> None:
+        for uid, one in tuple(self.running.items()):
+            if one.leaving_at is not None or (one.ends_at or 0.0) <= self.now:
+                del self.running[uid]
+                self.pending |= {uid: self.known[uid]} if one.leaving_at is not None else {}
+        fleet, queue = tuple(self.running.values()), tuple(self.pending.values())
+        cycle = schedule(Snapshot(self.now, self.cells, self.tenants, queue, fleet))
+        for admit in cycle.admits:
+            gang = self.pending.pop(admit.uid)
+            started = holds(gang.uid, "", gang.tenant, started_at=self.now, checkpointed_at=None)
+            ends = self.now + (gang.estimate or 0.0)
+            stops = sum(uid == gang.uid for _, uid, _ in self.stops)
+            self.running[gang.uid] = replace(started, nodes=admit.nodes, ends_at=ends, preemptions=stops)
+        for change in cycle.changes:
+            self.stops.append((self.now, change.uid, change.beneficiary))
+            self.running[change.uid] = replace(self.running[change.uid], leaving_at=self.now + 60)
+            helped = self.pending[change.beneficiary]
+            self.pending[helped.uid] = replace(helped, promised=("a", self.now + 60))
+        self.now += 60
+
+
+arrivals = st.lists(st.tuples(st.integers(1, 90), st.integers(1, 2), st.integers(1, 60)), min_size=1, max_size=4)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(st.lists(st.integers(1, 2), min_size=1, max_size=4), arrivals)
+def test_borrowers_are_stopped_for_a_gang_once_and_come_again_after_it(
+    guests: list[int], owners: list[tuple[int, int, int]]
+) -> None:
+    """They never end, have waited for long, and ask again at once for the place that they have just left."""
+    course = Course(4)
+    for number, workers in enumerate(guests):
+        course.submit(waits(f"g{number}", "guest", workers, submitted_at=-100_000.0, estimate=1e6))
+    for minute in range(150):
+        for number, (arrives, workers, lasts) in enumerate(owners):
+            if arrives == minute:
+                course.submit(waits(f"o{number}", "owner", workers, submitted_at=course.now, estimate=60.0 * lasts))
+        course.step()
+    rounds = {(at, helped) for at, _, helped in course.stops}
+    assert len(rounds) == len({helped for _, helped in rounds})
