@@ -8,7 +8,7 @@ of the gangs that were urgent before it.
 
 import heapq
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -38,6 +38,31 @@ _Rank = tuple[float, float, float, float, float, str]
 """The lowest is served first: class, urgent or not, priority, merit, age, uid."""
 
 
+class _Standing:
+    """The lines of one shape, and what the ranks of all its gangs have in common."""
+
+    __slots__ = ("accelerator", "heap", "lines", "need", "patience", "qos", "served", "shape", "shares")
+
+    def __init__(
+        self, shape: Shape, lines: Mapping[tuple[str, int], Line], policy: Policy, shares: dict[str, float]
+    ) -> None:
+        self.shape, self.lines = shape, lines
+        self.accelerator = shape.request.accelerator
+        self.qos, self.patience = QOS_ORDER[shape.qos], policy.patience.get(shape.qos, math.inf)
+        self.need = _need(shape, policy)
+        self.shares = shares
+        """Of tenants, of the fleet's devices of that type, to their power."""
+        self.heap: list[tuple[_Rank, tuple[str, int]]] = []
+        self.served: dict[tuple[str, int], int] = {}
+
+    def head(self, holder: tuple[str, int]) -> PendingGang:
+        return self.lines[holder][self.served.get(holder, 0)]
+
+    def left(self, holder: tuple[str, int]) -> Line:
+        line = self.lines[holder]
+        return line[self.served[holder] :] if holder in self.served else line
+
+
 class Queue:
     """The lines of a snapshot, served one gang at a time. What has no place is closed, for a shape as a whole."""
 
@@ -45,107 +70,102 @@ class Queue:
         self._now, self._policy, self._quotas = snapshot.now, policy, quotas
         self._fleet = _devices(snapshot)
         self._decay = math.log(2) / policy.half_life
-        self._shares: dict[tuple[str, str], float] = {}
         self._moved: set[tuple[str, str]] = set()
-        self._needs = {shape: self._need(shape) for shape in lines}
-        self._served: dict[tuple[Shape, tuple[str, int]], int] = {}
-        self._lines = lines
+        shares: defaultdict[str, dict[str, float]] = defaultdict(dict)
+        self._standings = {
+            shape: _Standing(shape, holders, policy, shares[shape.request.accelerator])
+            for shape, holders in lines.items()
+        }
         self.next_urgent = math.inf
         """When the first of those that wait becomes urgent."""
-        self._of_shape: dict[Shape, list[tuple[_Rank, tuple[str, int]]]] = {}
-        for shape, holders in lines.items():
-            heap = self._of_shape[shape] = [(self.rank(shape, line[0]), holder) for holder, line in holders.items()]
+        self._heap: list[tuple[_Rank, int, _Standing]] = []
+        for standing in self._standings.values():
+            heap = standing.heap = [(self._rank(standing, line[0]), holder) for holder, line in standing.lines.items()]
             heapq.heapify(heap)
-        self._heap = [(heap[0][0], id(shape), shape) for shape, heap in self._of_shape.items()]
+            self._heap.append((heap[0][0], id(standing), standing))
         heapq.heapify(self._heap)
 
     def next(self) -> Head | None:
         """The gang whose turn it is, or None where nobody is left. It stays the head until it is served or closed."""
         while self._heap:
-            shape = self._heap[0][2]
-            rank, holder = self._of_shape[shape][0]
-            gang = self._head(shape, holder)
-            if (holder[0], shape.request.accelerator) in self._moved:  # its tenant was given something meanwhile
-                now = self.rank(shape, gang)
+            standing = self._heap[0][2]
+            rank, holder = standing.heap[0]
+            gang = standing.head(holder)
+            if (holder[0], standing.accelerator) in self._moved:  # its tenant was given something meanwhile
+                now = self._rank(standing, gang)
                 if now > rank:
-                    heapq.heapreplace(self._of_shape[shape], (now, holder))
-                    self._settle(shape)
+                    heapq.heapreplace(standing.heap, (now, holder))
+                    self._settle(standing)
                     continue
-            return Head(gang, shape, rank[1] == 0.0)
+            return Head(gang, standing.shape, rank[1] == 0.0)
         return None
 
     def served(self, head: Head) -> None:
         """It has its place: the next in its line moves up."""
-        shape, holder = head.shape, (head.gang.tenant, head.gang.priority)
-        owner = (head.gang.tenant, shape.request.accelerator)
-        self._shares.pop(owner, None)
-        self._moved.add(owner)
-        self._served[shape, holder] = self._served.get((shape, holder), 0) + 1
-        if self._served[shape, holder] < len(self._lines[shape][holder]):
-            rank = self.rank(shape, self._head(shape, holder))
-            heapq.heapreplace(self._of_shape[shape], (rank, holder))
+        standing, holder = self._standings[head.shape], (head.gang.tenant, head.gang.priority)
+        standing.shares.pop(head.gang.tenant, None)
+        self._moved.add((head.gang.tenant, standing.accelerator))
+        served = standing.served[holder] = standing.served.get(holder, 0) + 1
+        if served < len(standing.lines[holder]):
+            heapq.heapreplace(standing.heap, (self._rank(standing, standing.head(holder)), holder))
         else:
-            heapq.heappop(self._of_shape[shape])
-        self._settle(shape)
+            heapq.heappop(standing.heap)
+        self._settle(standing)
 
     def close_line(self, head: Head) -> Left:
         """Nobody of that tenant, priority and shape is served in this cycle any more; who is left."""
-        holder = (head.gang.tenant, head.gang.priority)
-        heapq.heappop(self._of_shape[head.shape])
-        self._settle(head.shape)
-        return (self._left(head.shape, holder),)
+        standing, holder = self._standings[head.shape], (head.gang.tenant, head.gang.priority)
+        heapq.heappop(standing.heap)
+        self._settle(standing)
+        return (standing.left(holder),)
 
     def close_shape(self, head: Head) -> Left:
         """Nobody of that shape is served in this cycle any more; who is left, line by line, the first line first."""
         heapq.heappop(self._heap)
-        left = self._of_shape.pop(head.shape)
-        return tuple(self._left(head.shape, holder) for _, holder in sorted(left))
+        standing = self._standings[head.shape]
+        standing.heap.sort()
+        return tuple(standing.left(holder) for _, holder in standing.heap)
 
-    def _head(self, shape: Shape, holder: tuple[str, int]) -> PendingGang:
-        return self._lines[shape][holder][self._served.get((shape, holder), 0)]
-
-    def _left(self, shape: Shape, holder: tuple[str, int]) -> Line:
-        return self._lines[shape][holder][self._served.get((shape, holder), 0) :]
-
-    def _settle(self, shape: Shape) -> None:
+    def _settle(self, standing: _Standing) -> None:
         """The shape at the top has another head."""
-        heap = self._of_shape[shape]
-        if heap:
-            heapq.heapreplace(self._heap, (heap[0][0], id(shape), shape))
+        if standing.heap:
+            heapq.heapreplace(self._heap, (standing.heap[0][0], id(standing), standing))
         else:
             heapq.heappop(self._heap)
 
     def rank(self, shape: Shape, gang: PendingGang) -> _Rank:
         """Its place in the order, as things stand."""
-        qos, policy = QOS_ORDER[shape.qos], self._policy
-        urgent_at = gang.submitted_at + policy.patience.get(shape.qos, math.inf)
+        return self._rank(self._standings[shape], gang)
+
+    def _rank(self, standing: _Standing, gang: PendingGang) -> _Rank:
+        since = gang.submitted_at
+        urgent_at = since + standing.patience
         if urgent_at <= self._now:
             # Ahead of the class that is next, and of all that is not urgent; only guaranteed work goes before.
-            return (min(qos, QOS_ORDER[QoS.STANDARD]), 0.0, 0.0, 0.0, gang.submitted_at, gang.uid)
+            return (min(standing.qos, QOS_ORDER[QoS.STANDARD]), 0.0, 0.0, 0.0, since, gang.uid)
         self.next_urgent = min(self.next_urgent, urgent_at)
-        # Response ratio over what the tenant has had, each to its power.
-        waited = self._now - gang.submitted_at + policy.head_start
-        merit = waited / (self._needs[shape] * self._share(gang.tenant, shape))
-        return (qos, 1.0, -gang.priority, -merit, gang.submitted_at, gang.uid)
-
-    def _need(self, shape: Shape) -> float:
-        """What the gang is expected to take, to its power."""
-        # Of equals of which nothing is known, the older goes first, whatever its size.
-        policy, need = self._policy, self._policy.unknown_estimate
-        if shape.estimate is not None:
-            need = min(shape.estimate, need) * max(1.0, shape.devices) ** policy.size_weight
-        return float(need**policy.short_first)
-
-    def _share(self, name: str, shape: Shape) -> float:
-        """What the tenant holds and has lately held, as a part of the fleet, over its weight, to its power."""
-        accelerator = shape.request.accelerator
-        share = self._shares.get((name, accelerator))
+        share = standing.shares.get(gang.tenant)
         if share is None:
-            tenant = self._quotas.tenant(name)
-            devices = 0.5 * (self._quotas.held(name, accelerator) + tenant.usage * self._decay)
-            part = max(devices / max(1.0, self._fleet.get(accelerator, 0.0)), _LEAST_SHARE) / tenant.weight
-            share = self._shares[name, accelerator] = float(part**self._policy.fair_share)
-        return share
+            share = standing.shares[gang.tenant] = self._share(gang.tenant, standing.accelerator)
+        # Response ratio over what the tenant has had, each to its power.
+        waited = self._now - since + self._policy.head_start
+        return (standing.qos, 1.0, -gang.priority, -(waited / (standing.need * share)), since, gang.uid)
+
+    def _share(self, name: str, accelerator: str) -> float:
+        """What the tenant holds and has lately held, as a part of the fleet, over its weight, to its power."""
+        tenant = self._quotas.tenant(name)
+        devices = 0.5 * (self._quotas.held(name, accelerator) + tenant.usage * self._decay)
+        part = max(devices / max(1.0, self._fleet.get(accelerator, 0.0)), _LEAST_SHARE) / tenant.weight
+        return float(part**self._policy.fair_share)
+
+
+def _need(shape: Shape, policy: Policy) -> float:
+    """What a gang is expected to take, to its power."""
+    # Of equals of which nothing is known, the older goes first, whatever its size.
+    need = policy.unknown_estimate
+    if shape.estimate is not None:
+        need = min(shape.estimate, need) * max(1.0, shape.devices) ** policy.size_weight
+    return float(need**policy.short_first)
 
 
 def ordered(snapshot: Snapshot, policy: Policy, quotas: Quotas, lines: Queued) -> Iterator[PendingGang]:
