@@ -48,7 +48,7 @@ def reserve(gang: PendingGang, shape: Shape, scratch: Scratch, within: Iterable[
     if not found:
         return None
     at, cell, request, gone = min(found, key=lambda one: one[:2])
-    book = scratch.book(cell).copy()
+    book = scratch.book(cell).bare()
     for leaver in gone:
         book.take(leaver.request, leaver.nodes, leaver.devices, sign=-1)
     capacities = book.look(request, access).capacities

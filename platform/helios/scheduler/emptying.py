@@ -24,19 +24,20 @@ class Emptying:
         self._request, self._row_of = request, book.layout.rows
         # Where devices are shared, which of them comes free is the book's to say.
         self._shared = book.bare() if request.share or book.is_shared(request.accelerator) else None
-        self._size = len(inside)
-        rows = np.flatnonzero(inside)
+        self._inside, rows = inside, np.flatnonzero(inside)
+        self._before = np.zeros(len(inside), dtype=np.int64)
+        self._before[rows] = book.fitting_on(request, rows)
         free = book.free.get(request.accelerator)
-        whole = np.zeros(len(rows), dtype=np.int64) if free is None else free[rows]
-        columns = (column.tolist() for column in (whole, book.millicpus[rows], book.memory[rows]))
-        self._left = dict(zip(rows.tolist(), map(list, zip(*columns, strict=True)), strict=True))
-        self._fits = dict(zip(self._left, book.fitting_on(request, rows).tolist(), strict=True))
-        self.total: int = sum(self._fits.values())
+        self._columns = (np.zeros_like(self._before) if free is None else free, book.millicpus, book.memory)
+        # Of the nodes that somebody left, since these are few.
+        self._left: dict[int, list[int]] = {}
+        self._fits: dict[int, int] = {}
+        self.total = int(self._before.sum())
 
     @property
     def capacities(self) -> Ints:
         """Workers that fit on each node of the cell; none outside of those that are looked at."""
-        found = np.zeros(self._size, dtype=np.int64)
+        found = self._before.copy()
         found[list(self._fits)] = list(self._fits.values())
         return found
 
@@ -49,7 +50,10 @@ class Emptying:
             row = self._row_of.get(name, -1)
             left = self._left.get(row)
             if left is None:
-                continue
+                if row < 0 or not self._inside[row]:
+                    continue
+                left = self._left[row] = [column.item(row) for column in self._columns]
+                self._fits[row] = self._before.item(row)
             left[0] += sign * workers * same
             left[1] += sign * workers * held.millicpus
             left[2] += sign * workers * held.memory
