@@ -17,6 +17,7 @@ from helios.scheduler.layout import LEVELS, Access, Bools, Ints
 from helios.scheduler.lines import Shape
 from helios.scheduler.policy import Policy
 from helios.scheduler.snapshot import Request
+from helios.spec import CapacityType
 
 Demand = tuple[tuple[int, float], ...]
 """Devices that a worker asks for, and the share of the gangs whose workers do."""
@@ -47,7 +48,13 @@ def access_of(shape: Shape, policy: Policy) -> Access:
     types = asked & allowed if asked and allowed is not None else asked or allowed or frozenset()
     if asked and not types:  # what it asks for its class may not have; nothing may take it
         types = asked
-    return Access(types, shape.recovering)
+    return _access(types, spares=shape.recovering)
+
+
+@lru_cache(maxsize=4096)
+def _access(types: frozenset[CapacityType], *, spares: bool) -> Access:
+    """One object for equals: they are compared by identity first."""
+    return Access(types, spares)
 
 
 def place(book: Book, request: Request, workers: int, capacities: Ints, *, policy: Policy, demand: Demand) -> Fit:

@@ -1,6 +1,6 @@
 """The working state of one cycle: books that are copied when first changed, quotas, and places that are kept."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,9 +90,9 @@ class Scratch:
     def reserved(self, cell: str, gang: PendingGang) -> frozenset[str]:
         """Nodes there that are reserved for others than that gang, or held for services and not lent to its class."""
         kept = self.kept.get(cell, ())
-        found = (one.reservation for one in kept if one.reservation is not None)
-        reserved = frozenset(node for reservation in found if reservation.uid != gang.uid for node in reservation.nodes)
-        return reserved.union(*(one.nodes for one in kept if gang.qos not in one.lent_to))
+        found: list[Iterable[str]] = [one.nodes for one in kept if one.nodes and gang.qos not in one.lent_to]
+        found += [one.reservation.nodes for one in kept if one.reservation and one.reservation.uid != gang.uid]
+        return frozenset[str]().union(*found)
 
     def in_the_way(self, cell: str, shape: Shape, *, ends_at: float) -> Iterator[Kept]:
         """What a gang of that shape that ends then has to leave alone."""
