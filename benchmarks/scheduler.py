@@ -191,9 +191,9 @@ def steady(nodes: int, pending: int, tasks: int, cycles: int, churn: int = 20) -
         taken.append(1e3 * (time.perf_counter() - began))
         busy.append(1e3 * (time.process_time() - worked))
         stopped = {change.uid for change in cycle.changes if not getattr(change, "nodes", ())}
-        for number, gang in enumerate(placed):
-            if gang.uid in stopped:
-                placed[number] = replace(gang, leaving_at=now + 5)
+        for number, one in enumerate(placed):
+            if one.uid in stopped:
+                placed[number] = replace(one, leaving_at=now + 5)
                 fleet.put(placed[number])
     gc.unfreeze()
     return taken, busy, {**facts, "admitted": admitted, "changes": changes}
