@@ -94,9 +94,9 @@ class Rooms:
         kind, cells = gang.request.accelerator, self.scratch.cells
         if lent:
             return min((self._owed_later(cell.name, kind, gang) for cell in cells), default=math.inf)
-        sites = self.sites(gang, shape, within)
-        sites = sites if shape.min_workers == 1 else nearest(sites)
-        return min((self._given_later(site, shape) for site in sites), default=math.inf)
+        options = self._options.get(shape, ())  # known from the plan that was looked for
+        places = ((cell, request.accelerator) for cell, request, _ in options if request in within)
+        return min((self._given_later(cell, kind, shape) for cell, kind in places), default=math.inf)
 
     def _owed_later(self, cell: str, kind: str, gang: PendingGang) -> float:
         key = (cell, kind, gang.tenant)
@@ -105,8 +105,8 @@ class Rooms:
             self._later[key] = min((at for at, one in young if owes(one, gang, self.scratch)), default=math.inf)
         return self._later[key]
 
-    def _given_later(self, site: Site, shape: Shape) -> float:
-        policy, cell, kind = self.scratch.policy, site.book.cell.name, site.request.accelerator
+    def _given_later(self, cell: str, kind: str, shape: Shape) -> float:
+        policy = self.scratch.policy
         moves = policy.defragmentation and shape.devices <= self._idle_in(cell, kind)
         below = shape.devices if moves else 0.0  # smaller ones are moved
         key = (cell, kind, shape.qos, shape.estimate if shape.qos is QoS.PREEMPTIBLE else None, below)

@@ -178,10 +178,8 @@ class Quotas:
         found = 0
         for (name, kind), aside in self._aside.items():
             if aside and kind == accelerator and name != tenant.name and self.same_cohort(name, tenant.name):
-                lendable = self._part(self.tenant(name), kind)[0]
-                self._held[name, kind] = self._held.get((name, kind), 0) + aside
-                found += lendable - self._part(self.tenant(name), kind)[0]
-                self._held[name, kind] -= aside
+                other = self.tenant(name)
+                found += self._part(other, kind)[0] - self._part(other, kind, aside=aside)[0]
         return found
 
     def _sum(self, cohort: str, accelerator: str) -> tuple[int, int]:
@@ -192,12 +190,12 @@ class Quotas:
             self._sums[key] = (sum(part[0] for part in parts), sum(part[1] for part in parts))
         return self._sums[key]
 
-    def _part(self, tenant: TenantState, accelerator: str) -> tuple[int, int]:
-        """Thousandths that the tenant leaves idle and lends, and that it holds beyond its own."""
+    def _part(self, tenant: TenantState, accelerator: str, *, aside: int = 0) -> tuple[int, int]:
+        """Thousandths that the tenant leaves idle and lends, and that it holds beyond its own; so many more held."""
         quota = None if tenant.quotas is None else tenant.quota(accelerator)
         if quota is None:
             return 0, 0
-        idle = quota.nominal * THOUSAND - self._held.get((tenant.name, accelerator), 0)
+        idle = quota.nominal * THOUSAND - self._held.get((tenant.name, accelerator), 0) - aside
         if idle < 0:
             return 0, -idle
         return (idle if quota.lending is None else min(idle, quota.lending * THOUSAND)), 0

@@ -32,7 +32,8 @@ class Victim:
         freed: nodes that its leaving workers are on; all of its nodes, or those of a shrinking gang's surplus.
         kept: nodes that it goes on with; empty where it leaves as a whole.
         cost: device-seconds that are lost.
-        order: who is stopped first has the lowest: the lowest class, of that whose devices come free at the least cost.
+        order: who is stopped first has the lowest: the lowest class, of that whose devices come free at the least cost,
+            of equals who has begun last: without checkpoints that one loses the least.
     """
 
     gang: RunningGang
@@ -40,7 +41,7 @@ class Victim:
     freed: tuple[str, ...]
     kept: tuple[str, ...]
     cost: float
-    order: tuple[float, float, str]
+    order: tuple[float, float, float, str]
 
     @property
     def devices(self) -> tuple[int, ...]:
@@ -145,8 +146,9 @@ def leaver(gang: RunningGang, reason: StopReason, scratch: Scratch) -> Victim:
     return Victim(gang, reason, gang.nodes, (), cost, _order(gang, len(gang.nodes), cost))
 
 
-def _order(gang: RunningGang, freed: int, cost: float) -> tuple[float, float, str]:
-    return (-QOS_ORDER[gang.qos], cost / max(1e-9, freed * gang.request.devices), gang.uid)
+def _order(gang: RunningGang, freed: int, cost: float) -> tuple[float, float, float, str]:
+    each = cost / max(1e-9, freed * gang.request.devices)
+    return (-QOS_ORDER[gang.qos], each, -(gang.started_at or 0.0), gang.uid)
 
 
 def loss(gang: RunningGang, policy: Policy, now: float) -> float:

@@ -123,6 +123,16 @@ def test_only_what_is_promised_is_not_lent() -> None:
     assert sorted(admit.uid for admit in cycle.admits) == ["g0", "g1", "mine"]
 
 
+def test_of_borrowers_without_checkpoints_the_one_that_has_begun_last_leaves() -> None:
+    """A place is free, and only quota is lent: all are charged the same, and that one loses the least."""
+    gangs = tuple(
+        holds(f"b{number}", f"n{number}", started_at=began, checkpointed_at=None)
+        for number, began in enumerate((-90_000.0, -3_000.0, -20_000.0))
+    )
+    cells, known = (cell("a", "n0", "n1", "n2", "n3"),), tenants(owner=24, guest=0)
+    assert stopped(schedule(Snapshot(0.0, cells, known, (waits("mine"),), gangs))) == ["b1"]
+
+
 class Course:
     """A cell that is played a minute a cycle: who is stopped is gone in the next and waits again, with all to do."""
 
