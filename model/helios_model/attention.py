@@ -1,38 +1,75 @@
-"""Attention as small functions of tensors; B batch, H heads, N tokens, D head dimension."""
+"""Attention as small functions of tensors; B batch, N and M tokens, H heads, D head dimension."""
 
-from torch import Tensor, autocast, cat
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 
-def split_heads(x_BNC: Tensor, heads: int) -> Tensor:
-    """`[B, N, H * D]` to `[B, H, N, D]`."""
-    return x_BNC.reshape(*x_BNC.shape[:2], heads, -1).transpose(1, 2)
+class KeyValue(NamedTuple):
+    """Keys and values of some tokens, each `[B, M, H, D]`."""
+
+    k_BMHD: Tensor
+    v_BMHD: Tensor
+
+    def and_then(self, more: "KeyValue | None") -> "KeyValue":
+        """These tokens followed by others."""
+        if more is None:
+            return self
+        return KeyValue(torch.cat([self.k_BMHD, more.k_BMHD], 1), torch.cat([self.v_BMHD, more.v_BMHD], 1))
+
+    def part(self, start: int, stop: int | None = None) -> "KeyValue":
+        return KeyValue(self.k_BMHD[:, start:stop], self.v_BMHD[:, start:stop])
 
 
-def merge_heads(x_BHND: Tensor) -> Tensor:
-    """`[B, H, N, D]` to `[B, N, H * D]`."""
-    return x_BHND.transpose(1, 2).flatten(2)
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Local temporal windows (refiner): frames in groups of `size` see their own group and its two neighbours.
 
-
-def attend(q_BHND: Tensor, k_BHMD: Tensor, v_BHMD: Tensor) -> Tensor:
-    """Dense softmax attention, `[B, H, N, D]`.
-
-    Always in the type of its inputs: torch's bf16 attention on a CPU takes five times as long backwards as fp32.
+    Attributes:
+        frames: that are cut into windows; their tokens come first in the stream.
+        area: tokens of a frame.
     """
-    with autocast(q_BHND.device.type, enabled=False):
-        out_BHND: Tensor = scaled_dot_product_attention(q_BHND, k_BHMD, v_BHMD)
-    return out_BHND
+
+    frames: int
+    area: int
+    size: int
+
+
+def attend(q_BNHD: Tensor, seen: KeyValue) -> Tensor:
+    """Dense softmax attention, `[B, N, H, D]`.
+
+    On a CPU always in fp32: torch's bf16 attention takes five times as long backwards there.
+    """
+    dtype = torch.float32 if q_BNHD.device.type == "cpu" else q_BNHD.dtype
+    q, k, v = (x.to(dtype).transpose(1, 2) for x in (q_BNHD, *seen))
+    with torch.autocast(q.device.type, enabled=False):
+        out_BHND: Tensor = scaled_dot_product_attention(q, k, v)
+    return out_BHND.transpose(1, 2).to(q_BNHD.dtype)
 
 
 def generation_attention(
-    q_BHGD: Tensor, k_BHGD: Tensor, v_BHGD: Tensor, reference: tuple[Tensor, Tensor] | None
+    q_BGHD: Tensor, generation: KeyValue, reference: KeyValue | None, windows: Windows | None = None
 ) -> Tensor:
     """First call of Sparse Reference Attention, `O_g = Attn(g, [g, r])` (Avatar V; TAVR eq. 2).
 
-    The second call is plain `attend(r, r, r)`: references never see the generation, so their keys and values
-    `[B, H, R, D]` are constants of a request and are passed in ready-made.
+    The second call is plain `attend(r, r)`: references never see the generation, so their keys and values are
+    constants of a request and are passed in ready-made.
+
+    Args:
+        windows: cut the frames of g into local windows; the tokens behind them and the references are seen by all.
     """
-    if reference is None:
-        return attend(q_BHGD, k_BHGD, v_BHGD)
-    k_BHRD, v_BHRD = reference
-    return attend(q_BHGD, cat([k_BHGD, k_BHRD], dim=2), cat([v_BHGD, v_BHRD], dim=2))
+    if windows is None:
+        return attend(q_BGHD, generation.and_then(reference))
+    end, step = windows.frames * windows.area, windows.size * windows.area
+    everywhere = generation.part(end).and_then(reference)
+    parts = [
+        attend(q_BGHD[:, start : min(start + step, end)], near.and_then(everywhere))
+        for start in range(0, end, step)
+        for near in (generation.part(max(start - step, 0), min(start + 2 * step, end)),)
+    ]
+    if q_BGHD.shape[1] > end:
+        parts.append(attend(q_BGHD[:, end:], generation.and_then(reference)))
+    return torch.cat(parts, dim=1)

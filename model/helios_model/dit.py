@@ -1,11 +1,12 @@
-"""VideoRefDiT: a Wan2.1-shaped diffusion transformer that watches reference video while it generates.
+"""VideoRefDiT: Wan2.1's diffusion transformer, made to watch reference video, hear speech and model motion.
 
-Streams (Avatar V; TAVR 3.1): the generation stream `g = [z_m, z, z_bg]` (clean prefix latents, noisy latents, clean
-anchor image) and the reference stream `r`. Both run through the same weights; `r` at sigma = 0, without text or driving
-audio, and without seeing `g`, so that its keys and values hold for all denoising steps, chunks and prompts.
+Streams (Avatar V; TAVR 3.1): the generation stream `g = [z_m, z, z_bg, m]` (clean prefix latents, noisy latents, clean
+anchor or background image, motion tokens) and the reference stream `r`. Both run through the same weights; `r` at
+sigma = 0, hearing its own sound only, without text, and without seeing `g`, so that its keys and values hold for all
+denoising steps, chunks and prompts. Without its optional inputs the network is Wan2.1 T2V.
 
 Shapes: B batch, C latent channels, T latent frames, H and W latent height and width, N tokens, E embedding, L audio
-tokens of a latent frame.
+tokens of a latent frame, K features of an input, M numbers of a motion vector.
 """
 
 import math
@@ -14,332 +15,336 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from helios_model.attention import attend, generation_attention, merge_heads, split_heads
-from helios_model.config import ModelConfig
-from helios_model.rope import apply_rope, grid_positions, rope_angles
+from helios_model import inputs
+from helios_model.attention import KeyValue
+from helios_model.blocks import Block, Sound
+from helios_model.checkpointing import Checkpointing, run_block
+from helios_model.config import ModelConfig, WordTable
+from helios_model.kernels import modulated_norm
+from helios_model.streams import (
+    ANCHOR,
+    PREFIX_FRAMES,
+    REFERENCE,
+    REFERENCE_FRAMES,
+    Layout,
+    StreamPlan,
+    generation_plan,
+    patchify,
+    reference_plan,
+    stream_kinds,
+    unpatchify,
+)
+from helios_model.ulysses import Ulysses
 
-PREFIX_FRAMES = 2
-"""Latent frames of the chunk before that a later chunk starts from."""
-_ANCHOR_TIME = 0
-_FIRST_TIME = 1 + PREFIX_FRAMES
-_REFERENCE_TIME = 64
+__all__ = ["PREFIX_FRAMES", "Prediction", "ReferenceCache", "VideoRefDiT"]
+
 _SMALLEST_SIGMA = 0.05
 
 
-class Modulation(NamedTuple):
-    """The six AdaLN vectors of a block, each `[B, 1, E]`."""
+class Prediction(NamedTuple):
+    """Velocities `eps - x0` of the noisy latents and, where motion was given, of its vectors."""
 
-    shift_attention: Tensor
-    scale_attention: Tensor
-    gate_attention: Tensor
-    shift_ffn: Tensor
-    scale_ffn: Tensor
-    gate_ffn: Tensor
+    velocity_BCTHW: Tensor
+    motion_BTM: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceCache:
-    """Keys and values `[B, heads, N_r, D]` of the reference tokens, one pair a layer."""
+    """Keys and values of the reference tokens, one pair a layer; under Ulysses those of this rank's heads."""
 
-    layers: tuple[tuple[Tensor, Tensor], ...]
+    layers: tuple[KeyValue, ...]
 
     @property
     def tokens(self) -> int:
-        return int(self.layers[0][0].shape[2])
+        return int(self.layers[0].k_BMHD.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for pair in self.layers for part in pair)
 
     def expand(self, times: int) -> "ReferenceCache":
         """The same references for `times` copies of the batch, without copying memory for a batch of one."""
-        return ReferenceCache(tuple((_tile(keys, times), _tile(values, times)) for keys, values in self.layers))
+        return ReferenceCache(tuple(KeyValue(*(_tile(part, times) for part in pair)) for pair in self.layers))
 
 
-class AdaLN(nn.Module):
-    """A block's own offset to the time embedding's six vectors; a module, so that ZeRO 3 gathers its weight."""
+class WordEmbedding(nn.Module):
+    """Word numbers `[B, L]` to `[B, L, E]`."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, words: WordTable, dim: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(1, 6, dim) / math.sqrt(dim))
+        self.table = nn.Embedding(words.buckets, dim)
+        self.position = nn.Parameter(torch.randn(words.tokens, dim) * 0.02)
 
-    def forward(self, time_B6E: Tensor) -> Modulation:
-        return Modulation(*(self.weight + time_B6E).chunk(6, dim=1))
-
-
-class SelfAttention(nn.Module):
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.norm_q = nn.RMSNorm(dim, eps=1e-6)
-        self.norm_k = nn.RMSNorm(dim, eps=1e-6)
-        self.o = nn.Linear(dim, dim)
-
-    def project(self, x_BNE: Tensor, rotation_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised and rotated queries and keys, and values, each `[B, heads, N, D]`."""
-        q, k, v = self.qkv(x_BNE).float().chunk(3, dim=-1)
-        q = apply_rope(split_heads(self.norm_q(q), self.heads), rotation_ND)
-        k = apply_rope(split_heads(self.norm_k(k), self.heads), rotation_ND)
-        return q, k, split_heads(v, self.heads)
-
-
-class CrossAttention(nn.Module):
-    def __init__(self, dim: int, heads: int, *, zero_output: bool = False) -> None:
-        super().__init__()
-        self.heads = heads
-        self.q = nn.Linear(dim, dim)
-        self.kv = nn.Linear(dim, 2 * dim)
-        self.norm_q = nn.RMSNorm(dim, eps=1e-6)
-        self.norm_k = nn.RMSNorm(dim, eps=1e-6)
-        self.o = nn.Linear(dim, dim)
-        if zero_output:
-            nn.init.zeros_(self.o.weight)
-            nn.init.zeros_(self.o.bias)
-
-    def forward(self, x_BNE: Tensor, context_BME: Tensor) -> Tensor:
-        k, v = self.kv(context_BME).float().chunk(2, dim=-1)
-        q = split_heads(self.norm_q(self.q(x_BNE).float()), self.heads)
-        k = split_heads(self.norm_k(k), self.heads)
-        out: Tensor = self.o(merge_heads(attend(q, k, split_heads(v, self.heads))))
-        return out
-
-
-class Block(nn.Module):
-    """Self-attention, text cross-attention, frame-wise audio cross-attention, feed-forward."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        dim = config.dim
-        self.modulation = AdaLN(dim)
-        self.self_attn = SelfAttention(dim, config.heads)
-        self.norm_text = nn.LayerNorm(dim, eps=1e-6)
-        self.cross_attn = CrossAttention(dim, config.heads)
-        self.norm_audio = nn.LayerNorm(dim, eps=1e-6)
-        self.audio_attn = CrossAttention(dim, config.heads, zero_output=True)
-        self.ffn = nn.Sequential(nn.Linear(dim, config.ffn), nn.GELU(approximate="tanh"), nn.Linear(config.ffn, dim))
-
-    def forward(
-        self,
-        x_BNE: Tensor,
-        modulation: Modulation,
-        rotation_ND: Tensor,
-        *,
-        text_BLE: Tensor,
-        audio: "AudioContext | None",
-        reference: tuple[Tensor, Tensor] | None,
-    ) -> Tensor:
-        """The generation stream."""
-        q, k, v = self.self_attn.project(
-            _modulated(x_BNE, modulation.shift_attention, modulation.scale_attention), rotation_ND
-        )
-        attention = self.self_attn.o(merge_heads(generation_attention(q, k, v, reference)))
-        x_BNE = x_BNE + modulation.gate_attention * attention
-        x_BNE = x_BNE + self.cross_attn(self.norm_text(x_BNE), text_BLE)
-        if audio is not None:
-            x_BNE = audio.add(x_BNE, self.norm_audio, self.audio_attn)
-        return self._feed_forward(x_BNE, modulation)
-
-    def reference_keys(
-        self, r_BNE: Tensor, modulation: Modulation, rotation_ND: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of the reference stream."""
-        return self.self_attn.project(
-            _modulated(r_BNE, modulation.shift_attention, modulation.scale_attention), rotation_ND
-        )
-
-    def forward_reference(self, r_BNE: Tensor, qkv: tuple[Tensor, Tensor, Tensor], modulation: Modulation) -> Tensor:
-        """The reference stream: the second dense call, `O_r = Attn(r, r)`, and the feed-forward."""
-        r_BNE = r_BNE + modulation.gate_attention * self.self_attn.o(merge_heads(attend(*qkv)))
-        return self._feed_forward(r_BNE, modulation)
-
-    def _feed_forward(self, x_BNE: Tensor, modulation: Modulation) -> Tensor:
-        out_BNE: Tensor = self.ffn(_modulated(x_BNE, modulation.shift_ffn, modulation.scale_ffn))
-        return x_BNE + modulation.gate_ffn * out_BNE
-
-
-@dataclass(frozen=True, slots=True)
-class AudioContext:
-    """Audio tokens of the frames that have sound, and which tokens of the stream those are.
-
-    Attributes:
-        tokens_MLE: `[B * frames, L, E]`.
-        frames: latent frames with sound; they are the first tokens of the stream.
-        keep_B: 1 for samples that hear, 0 for those that do not; None: all hear.
-    """
-
-    tokens_MLE: Tensor
-    frames: int
-    area: int
-    keep_B: Tensor | None
-
-    def add(self, x_BNE: Tensor, norm: nn.Module, attention: nn.Module) -> Tensor:
-        """Frame-wise cross-attention (TAVR eq. 3-5): visual tokens attend to their own frame's sound only."""
-        heard = self.frames * self.area
-        frames_MNE = norm(x_BNE[:, :heard]).reshape(-1, self.area, x_BNE.shape[-1])
-        out_BNE = attention(frames_MNE, self.tokens_MLE).reshape(x_BNE.shape[0], heard, -1)
-        if self.keep_B is not None:
-            out_BNE = out_BNE * self.keep_B[:, None, None]
-        return torch.cat([x_BNE[:, :heard] + out_BNE, x_BNE[:, heard:]], dim=1)
+    def forward(self, text_BL: Tensor) -> Tensor:
+        embedded_BLE: Tensor = self.table(text_BL) + self.position
+        return embedded_BLE
 
 
 class VideoRefDiT(nn.Module):
     """Velocity `v = eps - x0` of noisy latents.
 
-    The head predicts x0 and the network returns `(x_sigma - x0) / max(sigma, 0.05)`: at this size x-prediction learns
-    faster than predicting v itself, and everything outside sees velocities only.
+    Where the head predicts x0 (`config.prediction`) the network returns `(x_sigma - x0) / max(sigma, 0.05)`.
 
     Attributes:
-        compute_dtype: of the matrix products (autocast); weights, norms and the residual stream stay fp32.
+        compute_dtype: of the matrix products by autocast, for fp32 weights; None: that of the weights.
+        ulysses: the group that shares the sequence, or None.
+        checkpointing: what is recomputed in the backward pass.
     """
-
-    compute_dtype: torch.dtype = torch.float32
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.compute_dtype: torch.dtype | None = None
+        self.ulysses: Ulysses | None = None
+        self.checkpointing: Checkpointing = "none"
         dim, patch_dim = config.dim, config.channels * config.patch**2
         self.patch_embedding = nn.Linear(patch_dim, dim)
         self.stream_embedding = nn.Parameter(torch.zeros(5, dim))
-        self.text_embedding = nn.Embedding(config.text_buckets, dim)
-        self.text_position = nn.Parameter(torch.randn(config.text_tokens, dim) * 0.02)
-        self.audio_embedding = nn.Sequential(nn.Linear(config.audio_dim, dim), nn.GELU(), nn.Linear(dim, dim))
-        self.audio_position = nn.Parameter(torch.randn(config.audio_tokens, dim) * 0.02)
-        self.time_embedding = nn.Sequential(nn.Linear(config.frequency_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.text_embedding: nn.Module
+        if isinstance(config.text, WordTable):
+            self.text_embedding = WordEmbedding(config.text, dim)
+        else:
+            self.text_embedding = _two_layers(config.text.dim, dim, nn.GELU(approximate="tanh"))
+        self.time_embedding = _two_layers(config.frequency_dim, dim, nn.SiLU())
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
+        if config.audio is not None:
+            self.audio_embedding = _two_layers(config.audio.dim, dim, nn.GELU())
+            self.audio_position = nn.Parameter(torch.randn(config.audio.tokens, dim) * 0.02)
+        if config.motion is not None:
+            self.motion_embedding = nn.Linear(config.motion.dim, dim)
+            self.motion_time = _two_layers(config.frequency_dim, dim, nn.SiLU())
+            self.motion_injection = _zeros(nn.Linear(dim, dim))
+            self.motion_head = _zeros(nn.Linear(dim, config.motion.dim))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.head_modulation = nn.Parameter(torch.zeros(1, 2, dim))
-        self.head = nn.Linear(dim, patch_dim)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = _zeros(nn.Linear(dim, patch_dim))
 
     def forward(
         self,
         z_BCTHW: Tensor,
         sigma_B: Tensor,
-        text_BL: Tensor,
+        text: Tensor,
         *,
-        audio_BTLA: Tensor | None = None,
+        audio_BTLK: Tensor | None = None,
         audio_keep_B: Tensor | None = None,
         prefix_BCTHW: Tensor | None = None,
         anchor_BCHW: Tensor | None = None,
+        anchor_keep_BK: Tensor | None = None,
+        motion_BTM: Tensor | None = None,
+        motion_sigma_B: Tensor | None = None,
         reference_BCTHW: Tensor | None = None,
+        reference_audio_BTLK: Tensor | None = None,
+        reference_keep_BK: Tensor | None = None,
         reference: ReferenceCache | None = None,
-    ) -> Tensor:
-        """Velocity of `z_BCTHW`, same shape.
+    ) -> Prediction:
+        """Velocities of `z_BCTHW` and `motion_BTM`, in their shapes.
 
         Args:
             sigma_B: noise level, 1 is pure noise.
-            text_BL: word numbers from `text.tokenize`.
-            audio_BTLA: driving sound of the prefix and the noisy frames, in that order; None: silent network.
+            text: word numbers `[B, L]` (`text.tokenize`) or features `[B, L, K]`, as the config says.
+            audio_BTLK: driving sound of the prefix and the noisy frames, in that order; None: silent network.
             audio_keep_B: 0 where a sample is to ignore its sound.
             prefix_BCTHW: clean latent frames that come just before `z`.
-            anchor_BCHW: a clean latent image that sets the look.
-            reference_BCTHW: latent frames of the person; or `reference`, their keys and values computed before.
+            anchor_BCHW: a clean latent image that sets the look or the background.
+            anchor_keep_BK: its tokens that are not dropped, ascending (`selection.background_tokens`).
+            motion_BTM: noisy motion vectors of z's frames.
+            motion_sigma_B: their noise level, where it is not `sigma_B`; 0 imposes a motion.
+            reference_BCTHW: latent frames of the person, with their sound and the tokens that are not dropped
+                (`selection.kept_indices`), ascending; or `reference`, their keys and values computed before.
 
         Raises:
-            ValueError: audio that does not fit the frames, or both kinds of reference.
+            ValueError: an input that does not fit the network or the others; the message names it.
         """
-        prefix_frames = 0 if prefix_BCTHW is None else prefix_BCTHW.shape[2]
-        frames = z_BCTHW.shape[2]
-        if audio_BTLA is not None and audio_BTLA.shape[1] != prefix_frames + frames:
-            raise ValueError(
-                f"audio holds {audio_BTLA.shape[1]} latent frames, prefix and latents {prefix_frames + frames}"
-            )
+        config = self.config
+        inputs.check_latents("z_BCTHW", z_BCTHW, config)
+        inputs.check_noise_and_text(z_BCTHW, sigma_B, text, config)
+        inputs.check_companions(z_BCTHW, prefix_BCTHW, anchor_BCHW, anchor_keep_BK, config)
+        prefix = 0 if prefix_BCTHW is None else prefix_BCTHW.shape[2]
+        inputs.check_sound("audio_BTLK", audio_BTLK, prefix + z_BCTHW.shape[2], z_BCTHW.shape[0], config)
+        inputs.check_motion(motion_BTM, z_BCTHW, config)
         if reference_BCTHW is not None:
             if reference is not None:
-                raise ValueError("give reference latents or their cache, not both")
-            reference = self.encode_reference(reference_BCTHW)
-        with torch.autocast(z_BCTHW.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32):
-            x_BNE, rotation_ND = self._generation_stream(z_BCTHW, prefix_BCTHW, anchor_BCHW)
-            time_BE = self.time_embedding(_sinusoid(sigma_B, self.config.frequency_dim))
-            time_B6E = torch.unflatten(self.time_projection(time_BE), 1, (6, -1)).float()
-            text_BLE = self.text_embedding(text_BL) + self.text_position
-            audio = self._audio(audio_BTLA, audio_keep_B, self._area(z_BCTHW))
+                raise ValueError("give reference_BCTHW or its cache, reference, not both")
+            reference = self.encode_reference(
+                reference_BCTHW, audio_BTLK=reference_audio_BTLK, keep_BK=reference_keep_BK
+            )
+        inputs.check_reference(reference, z_BCTHW.shape[0], config)
+        with self._autocast(z_BCTHW):
+            motion_BTE = self._motion_tokens(motion_BTM, sigma_B if motion_sigma_B is None else motion_sigma_B)
+            x_BNE, plan, layout = self._generation_stream(
+                z_BCTHW, prefix_BCTHW, anchor_BCHW, anchor_keep_BK, motion_BTE
+            )
+            time_BE, time_B6E = self._time(sigma_B)
+            text_BLE = self.text_embedding(text if text.dtype == torch.int64 else text.to(self.dtype))
+            sound = self._sound(audio_BTLK, audio_keep_B)
             for index, block in enumerate(self._blocks()):
                 pair = None if reference is None else reference.layers[index]
-                modulation = block.modulation(time_B6E)
-                x_BNE = block(x_BNE, modulation, rotation_ND, text_BLE=text_BLE, audio=audio, reference=pair)
-            start = prefix_frames * self._area(z_BCTHW)
-            x_BNE = x_BNE[:, start : start + frames * self._area(z_BCTHW)]
-            shift, scale = (self.head_modulation + time_BE.float().unsqueeze(1)).chunk(2, dim=1)
-            x0_BCTHW = self._unpatchify(self.head(_modulated(x_BNE, shift, scale)).float(), z_BCTHW)
-        return (z_BCTHW - x0_BCTHW) / sigma_B.clamp(min=_SMALLEST_SIGMA)[:, None, None, None, None]
+                x_BNE = run_block(
+                    self.checkpointing,
+                    block,
+                    x_BNE,
+                    time_B6E,
+                    plan,
+                    text_BLE=text_BLE,
+                    sound=sound,
+                    reference=pair,
+                )
+            rows_BNP = self._rows(x_BNE, time_BE)
+            motion_velocity_BTM = self._motion_velocity(x_BNE, plan, layout)
+        start = layout.prefix * layout.area
+        out_BCTHW = unpatchify(_tokens(rows_BNP, plan, start, layout.visual), z_BCTHW.shape, config.patch)
+        if config.prediction == "clean":
+            level_B = sigma_B.clamp(min=_SMALLEST_SIGMA)
+            out_BCTHW = (z_BCTHW - out_BCTHW) / level_B[:, None, None, None, None]
+        return Prediction(out_BCTHW, motion_velocity_BTM)
 
-    def encode_reference(self, reference_BCTHW: Tensor) -> ReferenceCache:
-        """Keys and values of reference latent frames, modulated with the sigma = 0 embedding."""
+    def encode_reference(
+        self, reference_BCTHW: Tensor, *, audio_BTLK: Tensor | None = None, keep_BK: Tensor | None = None
+    ) -> ReferenceCache:
+        """Keys and values of reference latent frames, modulated with the sigma = 0 embedding.
+
+        Args:
+            audio_BTLK: the sound of the reference video itself.
+            keep_BK: tokens that are not dropped, ascending, as indices into frame-major tokens.
+
+        Raises:
+            ValueError: an input that does not fit; the message names it.
+        """
+        inputs.check_latents("reference_BCTHW", reference_BCTHW, self.config, limit=REFERENCE_FRAMES)
         batch, _, frames, height, width = reference_BCTHW.shape
-        with torch.autocast(
-            reference_BCTHW.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32
-        ):
-            r_BNE = (self.patch_embedding(self._patchify(reference_BCTHW)) + self.stream_embedding[4]).float()
-            times = [_REFERENCE_TIME + index for index in range(frames)]
-            rotation_ND = self._rotation(times, height, width, reference_BCTHW.device)
-            sigma_B = reference_BCTHW.new_zeros(batch)
-            time_BE = self.time_embedding(_sinusoid(sigma_B, self.config.frequency_dim))
-            time_B6E = torch.unflatten(self.time_projection(time_BE), 1, (6, -1)).float()
+        patch = self.config.patch
+        inputs.check_sound("reference audio_BTLK", audio_BTLK, frames, batch, self.config)
+        area = (height // patch) * (width // patch)
+        inputs.check_kept("reference keep_BK", keep_BK, batch, frames * area)
+        with self._autocast(reference_BCTHW):
+            r_BNE = self.patch_embedding(patchify(reference_BCTHW.to(self.dtype), patch))
+            r_BNE = (r_BNE + self.stream_embedding[REFERENCE]).to(self.dtype)
+            if keep_BK is not None:
+                r_BNE = r_BNE.gather(1, keep_BK.unsqueeze(-1).expand(-1, -1, r_BNE.shape[-1]))
+            plan = reference_plan(
+                frames,
+                height // patch,
+                width // patch,
+                keep_BK,
+                head_dim=self.config.head_dim,
+                device=reference_BCTHW.device,
+                ulysses=self.ulysses,
+            )
+            r_BNE = r_BNE if self.ulysses is None else self.ulysses.shard(r_BNE)
+            _, time_B6E = self._time(torch.zeros(batch, device=reference_BCTHW.device))
+            sound = self._sound(audio_BTLK, None)
             layers = []
-            for index, block in enumerate(self._blocks()):
-                modulation = block.modulation(time_B6E)
-                qkv = block.reference_keys(r_BNE, modulation, rotation_ND)
-                layers.append((qkv[1], qkv[2]))
-                if index + 1 < len(self.blocks):
-                    r_BNE = block.forward_reference(r_BNE, qkv, modulation)
+            blocks = self._blocks()
+            for block in blocks[:-1]:
+                r_BNE, pair = run_block(self.checkpointing, block.forward_reference, r_BNE, time_B6E, plan, sound)
+                layers.append(pair)
+            layers.append(blocks[-1].reference_keys(r_BNE, time_B6E, plan))
         return ReferenceCache(tuple(layers))
 
-    def _generation_stream(
-        self, z_BCTHW: Tensor, prefix_BCTHW: Tensor | None, anchor_BCHW: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        frames, height, width = z_BCTHW.shape[2:]
-        # A first chunk begins with a one-frame latent, a later one never does: the network must know which.
-        first = self.stream_embedding[0 if prefix_BCTHW is None else 1]
-        kinds = [first, *[self.stream_embedding[1]] * (frames - 1)]
-        times = [_FIRST_TIME + index for index in range(frames)]
-        parts = [z_BCTHW]
-        if prefix_BCTHW is not None:
-            before = prefix_BCTHW.shape[2]
-            parts.insert(0, prefix_BCTHW)
-            kinds = [self.stream_embedding[2]] * before + kinds
-            times = [_FIRST_TIME - before + index for index in range(before)] + times
-        if anchor_BCHW is not None:
-            parts.append(anchor_BCHW.unsqueeze(2))
-            kinds.append(self.stream_embedding[3])
-            times.append(_ANCHOR_TIME)
-        x_BNE = self.patch_embedding(self._patchify(torch.cat(parts, dim=2)))
-        kind_NE = torch.stack(kinds).repeat_interleave(self._area(z_BCTHW), dim=0)
-        return (x_BNE + kind_NE).float(), self._rotation(times, height, width, z_BCTHW.device)
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights and of the residual stream."""
+        return self.patch_embedding.weight.dtype
 
-    def _audio(self, audio_BTLA: Tensor | None, keep_B: Tensor | None, area: int) -> AudioContext | None:
-        if audio_BTLA is None:
+    def _autocast(self, like: Tensor) -> torch.autocast:
+        dtype = self.compute_dtype or self.dtype
+        return torch.autocast(like.device.type, dtype, enabled=dtype != self.dtype)
+
+    def _generation_stream(
+        self,
+        z_BCTHW: Tensor,
+        prefix_BCTHW: Tensor | None,
+        anchor_BCHW: Tensor | None,
+        anchor_keep_BK: Tensor | None,
+        motion_BTE: Tensor | None,
+    ) -> tuple[Tensor, StreamPlan, Layout]:
+        patch = self.config.patch
+        frames, height, width = z_BCTHW.shape[2], z_BCTHW.shape[3] // patch, z_BCTHW.shape[4] // patch
+        prefix = 0 if prefix_BCTHW is None else prefix_BCTHW.shape[2]
+        visual = z_BCTHW if prefix_BCTHW is None else torch.cat([prefix_BCTHW, z_BCTHW], dim=2)
+        kinds_TE = self.stream_embedding[stream_kinds(prefix, frames)]
+        x_BNE = self.patch_embedding(patchify(visual.to(self.dtype), patch))
+        x_BNE = x_BNE + kinds_TE.repeat_interleave(height * width, dim=0)
+        if motion_BTE is not None:
+            injected_BNE = self.motion_injection(motion_BTE).repeat_interleave(height * width, dim=1)
+            x_BNE = x_BNE + nn.functional.pad(injected_BNE, (0, 0, prefix * height * width, 0))
+        parts = [x_BNE]
+        if anchor_BCHW is not None:
+            anchor_BKE = self.patch_embedding(patchify(anchor_BCHW.unsqueeze(2).to(self.dtype), patch))
+            if anchor_keep_BK is not None:
+                anchor_BKE = anchor_BKE.gather(1, anchor_keep_BK.unsqueeze(-1).expand(-1, -1, anchor_BKE.shape[-1]))
+            parts.append(anchor_BKE + self.stream_embedding[ANCHOR])
+        if motion_BTE is not None:
+            parts.append(motion_BTE)
+        layout = Layout(
+            prefix=prefix,
+            frames=frames,
+            height=height,
+            width=width,
+            anchor=0 if anchor_BCHW is None else parts[1].shape[1],
+            motion=motion_BTE is not None,
+        )
+        plan = generation_plan(
+            layout,
+            anchor_keep_BK,
+            head_dim=self.config.head_dim,
+            window=self.config.window,
+            device=z_BCTHW.device,
+            ulysses=self.ulysses,
+        )
+        x_BNE = torch.cat(parts, dim=1).to(self.dtype)
+        return x_BNE if self.ulysses is None else self.ulysses.shard(x_BNE), plan, layout
+
+    def _rows(self, x_BNE: Tensor, time_BE: Tensor) -> Tensor:
+        """What the head says of every token, fp32 `[B, N, patch^2 * C]`."""
+        shift, scale = (self.head_modulation.float() + time_BE.float().unsqueeze(1)).chunk(2, dim=1)
+        rows_BNP: Tensor = self.head(modulated_norm(x_BNE, shift, scale, self.config.eps))
+        return rows_BNP.float()
+
+    def _motion_velocity(self, x_BNE: Tensor, plan: StreamPlan, layout: Layout) -> Tensor | None:
+        if not layout.motion:
             return None
-        tokens_MLE = (self.audio_embedding(audio_BTLA) + self.audio_position).flatten(0, 1)
-        return AudioContext(tokens_MLE, audio_BTLA.shape[1], area, keep_B)
+        motion_BTE = _tokens(x_BNE, plan, layout.visual + layout.anchor, layout.tokens).float()
+        normed_BTE = nn.functional.layer_norm(motion_BTE, motion_BTE.shape[-1:], eps=self.config.eps)
+        velocity_BTM: Tensor = self.motion_head(normed_BTE.to(self.dtype))
+        return velocity_BTM.float()
+
+    def _time(self, sigma_B: Tensor) -> tuple[Tensor, Tensor]:
+        time_BE = self.time_embedding(_sinusoid(sigma_B, self.config.frequency_dim).to(self.dtype))
+        return time_BE, torch.unflatten(self.time_projection(time_BE), 1, (6, -1)).float()
+
+    def _sound(self, audio_BTLK: Tensor | None, keep_B: Tensor | None) -> Sound | None:
+        if audio_BTLK is None:
+            return None
+        return Sound(self.audio_embedding(audio_BTLK.to(self.dtype)) + self.audio_position, keep_B)
+
+    def _motion_tokens(self, motion_BTM: Tensor | None, sigma_B: Tensor) -> Tensor | None:
+        if motion_BTM is None:
+            return None
+        level_BE = self.motion_time(_sinusoid(sigma_B, self.config.frequency_dim).to(self.dtype))
+        tokens_BTE: Tensor = self.motion_embedding(motion_BTM.to(self.dtype)) + level_BE.unsqueeze(1)
+        return tokens_BTE
 
     def _blocks(self) -> list[Block]:
         return cast("list[Block]", list(self.blocks))
 
-    def _area(self, z_BCTHW: Tensor) -> int:
-        return z_BCTHW.shape[3] * z_BCTHW.shape[4] // self.config.patch**2
 
-    def _rotation(self, times: list[int], height: int, width: int, device: torch.device) -> Tensor:
-        patch = self.config.patch
-        positions_N3 = grid_positions(times, height // patch, width // patch, device=device)
-        return rope_angles(positions_N3, self.config.dim // self.config.heads)
-
-    def _patchify(self, z_BCTHW: Tensor) -> Tensor:
-        batch, channels, frames, height, width = z_BCTHW.shape
-        patch = self.config.patch
-        grid = z_BCTHW.reshape(batch, channels, frames, height // patch, patch, width // patch, patch)
-        return grid.permute(0, 2, 3, 5, 1, 4, 6).reshape(batch, -1, channels * patch**2)
-
-    def _unpatchify(self, x_BNE: Tensor, like_BCTHW: Tensor) -> Tensor:
-        batch, channels, frames, height, width = like_BCTHW.shape
-        patch = self.config.patch
-        grid = x_BNE.reshape(batch, frames, height // patch, width // patch, channels, patch, patch)
-        return grid.permute(0, 4, 1, 2, 5, 3, 6).reshape(like_BCTHW.shape)
+def _tokens(x_BNE: Tensor, plan: StreamPlan, start: int, stop: int) -> Tensor:
+    """Tokens of the whole stream, on every rank."""
+    if plan.ulysses is None:
+        return x_BNE[:, start:stop]
+    return plan.ulysses.collect(x_BNE, plan.tokens, start, stop)
 
 
-def _modulated(x_BNE: Tensor, shift_B1E: Tensor, scale_B1E: Tensor) -> Tensor:
-    normed = functional.layer_norm(x_BNE, x_BNE.shape[-1:], eps=1e-6)
-    return torch.addcmul(shift_B1E, normed, 1 + scale_B1E)
+def _two_layers(width: int, dim: int, between: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, dim), between, nn.Linear(dim, dim))
+
+
+def _zeros(linear: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
 
 
 def _sinusoid(sigma_B: Tensor, dim: int) -> Tensor:
@@ -350,7 +355,7 @@ def _sinusoid(sigma_B: Tensor, dim: int) -> Tensor:
     return torch.cat([angles_BD.cos(), angles_BD.sin()], dim=1)
 
 
-def _tile(x_BHND: Tensor, times: int) -> Tensor:
-    if x_BHND.shape[0] == 1:
-        return x_BHND.expand(times, -1, -1, -1)
-    return x_BHND.repeat(times, 1, 1, 1)
+def _tile(x_BMHD: Tensor, times: int) -> Tensor:
+    if x_BMHD.shape[0] == 1:
+        return x_BMHD.expand(times, -1, -1, -1)
+    return x_BMHD.repeat(times, 1, 1, 1)

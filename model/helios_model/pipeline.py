@@ -69,7 +69,7 @@ class AvatarPipeline:
 
     @property
     def size(self) -> int:
-        return self.model.config.size
+        return self.model.config.frame_size
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
@@ -81,7 +81,7 @@ class AvatarPipeline:
         folder = Path(folder)
         document = read_config(folder)
         try:
-            config = ModelConfig(**document["model"])
+            config = ModelConfig.from_json(document["model"])
             sampling = dict(document["sampling"])
             guidance = sampling.pop("guidance")
             wanted = Sampling(guidance=None if guidance is None else Guidance(**guidance), **sampling)
@@ -164,15 +164,15 @@ class AvatarPipeline:
         total = math.ceil(len(sound_S) / SAMPLES_PER_FRAME)
         chunks = 1 + max(0, math.ceil((total - 1 - GROUP * (FIRST_LATENTS - 1)) / (GROUP * LATER_LATENTS)))
         latents = FIRST_LATENTS + (chunks - 1) * LATER_LATENTS
-        features_BFA = frame_features(speech_level(sound_S[None]), total, config.mels)
-        audio_BTLA = latent_tokens(features_BFA, 0, latents, config.audio_tokens)
+        features_BFA = frame_features(speech_level(sound_S[None]), total, config.log_mel.mels)
+        audio_BTLK = latent_tokens(features_BFA, 0, latents, config.log_mel.tokens)
         cache = self.encode_person(reference_frames, count) if count else None
         anchor = None if count else self._encode_image(reference_frames[0])
         sent = 0
         last: Tensor | None = None
         still: Tensor | None = None
         for chunk in range(chunks):
-            new = self._denoise(plan, chunk, audio_BTLA=audio_BTLA, cache=cache, prefix=last, anchor=anchor)
+            new = self._denoise(plan, chunk, audio_BTLK=audio_BTLK, cache=cache, prefix=last, anchor=anchor)
             if still is None:
                 pixels = self.codec.decode(new)
                 anchor = new[:, :, 0] if anchor is None else anchor
@@ -193,7 +193,7 @@ class AvatarPipeline:
         plan: "_Plan",
         chunk: int,
         *,
-        audio_BTLA: Tensor,
+        audio_BTLK: Tensor,
         cache: ReferenceCache | None,
         prefix: Tensor | None,
         anchor: Tensor | None,
@@ -204,17 +204,17 @@ class AvatarPipeline:
         start = 0 if chunk == 0 else FIRST_LATENTS + (chunk - 1) * LATER_LATENTS
         heard = start if prefix is None else start - PREFIX_FRAMES
         text_BL, silent_BL = (
-            tokenize([prompt], buckets=config.text_buckets, length=config.text_tokens) for prompt in (plan.prompt, "")
+            tokenize([prompt], buckets=config.words.buckets, length=config.words.tokens) for prompt in (plan.prompt, "")
         )
         given = Conditions(
             text_BL=text_BL,
             silent_text_BL=silent_BL,
-            audio_BTLA=audio_BTLA[:, heard : start + count],
+            audio_BTLK=audio_BTLK[:, heard : start + count],
             prefix_BCTHW=prefix,
             anchor_BCHW=anchor,
             reference=cache,
         )
-        side = config.size // 8
+        side = self.size // 8
         velocity = make_velocity(self.model, given, plan.guidance)
         shape = (1, config.channels, count, side, side)
         return sample(velocity, shape, plan.sigmas, seed=plan.seed, chunk=chunk, eta=self.sampling.eta)

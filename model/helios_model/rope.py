@@ -1,7 +1,16 @@
 """Rotary position embedding over time, height and width (Wan2.1's split of the head dimension)."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+
+class Rotation(NamedTuple):
+    """Cosines and sines, fp32 `[1 or B, N, D / 2]`, of the angles by which neighbouring pairs of a head turn."""
+
+    cos_BND: Tensor
+    sin_BND: Tensor
 
 
 def axis_dims(head_dim: int) -> tuple[int, int, int]:
@@ -10,28 +19,18 @@ def axis_dims(head_dim: int) -> tuple[int, int, int]:
     return head_dim - 2 * side, side, side
 
 
-def rope_angles(positions_N3: Tensor, head_dim: int, theta: float = 10_000.0) -> Tensor:
-    """Unit complex rotations `[N, head_dim / 2]` of integer positions (time, height, width)."""
+def rotation(positions_BN3: Tensor, head_dim: int, theta: float = 10_000.0) -> Rotation:
+    """Rotations of whole-number positions `[1 or B, N, 3]` (time, height, width); angles are computed in fp64."""
     parts = []
     for axis, dim in enumerate(axis_dims(head_dim)):
         frequencies = theta ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
-        parts.append(positions_N3[:, axis, None].double().cpu() * frequencies)
-    angles_ND = torch.cat(parts, dim=1)
-    return torch.polar(torch.ones_like(angles_ND), angles_ND).to(torch.complex64).to(positions_N3.device)
+        parts.append(positions_BN3[..., axis, None].double().cpu() * frequencies)
+    angles_BND = torch.cat(parts, dim=-1)
+    device = positions_BN3.device
+    return Rotation(angles_BND.cos().float().to(device), angles_BND.sin().float().to(device))
 
 
-def apply_rope(x_BHND: Tensor, rotation_ND: Tensor) -> Tensor:
-    """Rotate neighbouring pairs of the last dimension; computed in fp32, returned in the input's type."""
-    pairs = torch.view_as_complex(x_BHND.float().reshape(*x_BHND.shape[:-1], -1, 2))
-    return torch.view_as_real(pairs * rotation_ND).flatten(-2).type_as(x_BHND)
-
-
-def grid_positions(times: list[int], height: int, width: int, *, device: torch.device) -> Tensor:
+def grid_positions(times: list[int], height: int, width: int) -> Tensor:
     """Positions `[len(times) * height * width, 3]` of tokens in time, row, column order."""
-    time, row, column = torch.meshgrid(
-        torch.tensor(times, device=device),
-        torch.arange(height, device=device),
-        torch.arange(width, device=device),
-        indexing="ij",
-    )
+    time, row, column = torch.meshgrid(torch.tensor(times), torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack([time, row, column], dim=-1).reshape(-1, 3)

@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from helios_model.dit import ReferenceCache, VideoRefDiT
+from helios_model.dit import Prediction, ReferenceCache, VideoRefDiT
 
 Velocity = Callable[[Tensor, float], Tensor]
 
@@ -35,7 +35,7 @@ class Conditions:
 
     text_BL: Tensor
     silent_text_BL: Tensor
-    audio_BTLA: Tensor | None = None
+    audio_BTLK: Tensor | None = None
     prefix_BCTHW: Tensor | None = None
     anchor_BCHW: Tensor | None = None
     reference: ReferenceCache | None = None
@@ -92,16 +92,16 @@ def sample(
 
 def conditional_velocity(model: VideoRefDiT, z_BCTHW: Tensor, sigma_B: Tensor, given: Conditions) -> Tensor:
     """One pass with all conditions."""
-    velocity: Tensor = model(
+    prediction: Prediction = model(
         z_BCTHW,
         sigma_B,
         given.text_BL,
-        audio_BTLA=given.audio_BTLA,
+        audio_BTLK=given.audio_BTLK,
         prefix_BCTHW=given.prefix_BCTHW,
         anchor_BCHW=given.anchor_BCHW,
         reference=given.reference,
     )
-    return velocity
+    return prediction.velocity_BCTHW
 
 
 def guided_velocity(
@@ -113,17 +113,17 @@ def guided_velocity(
     """
     batch = z_BCTHW.shape[0]
     audio_keep_B = torch.cat([z_BCTHW.new_zeros(2 * batch), z_BCTHW.new_ones(batch)])
-    velocity = model(
+    prediction: Prediction = model(
         _three(z_BCTHW),
         sigma_B.repeat(3),
         torch.cat([given.silent_text_BL, given.text_BL, given.text_BL]),
-        audio_BTLA=None if given.audio_BTLA is None else _three(given.audio_BTLA),
+        audio_BTLK=None if given.audio_BTLK is None else _three(given.audio_BTLK),
         audio_keep_B=audio_keep_B,
         prefix_BCTHW=None if given.prefix_BCTHW is None else _three(given.prefix_BCTHW),
         anchor_BCHW=None if given.anchor_BCHW is None else _three(given.anchor_BCHW),
         reference=None if given.reference is None else given.reference.expand(3),
     )
-    v_none, v_text, v_all = velocity.chunk(3)
+    v_none, v_text, v_all = prediction.velocity_BCTHW.chunk(3)
     return combine(v_none, v_text, v_all, guidance)
 
 

@@ -1,11 +1,12 @@
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from helios_model.config import ModelConfig, preset
-from helios_model.dit import VideoRefDiT
+from helios_model.dit import Prediction, VideoRefDiT
 from helios_model.text import tokenize
 
 
@@ -18,12 +19,17 @@ def inputs(config: ModelConfig, *, batch: int = 2, frames: int = 3) -> dict[str,
     return {
         "z": noise(config.channels, frames, 2, 2),
         "sigma": torch.linspace(0.3, 0.9, batch),
-        "text": tokenize(["a red shirt", ""][:batch], buckets=config.text_buckets, length=config.text_tokens),
-        "audio": noise(frames, config.audio_tokens, config.audio_dim),
+        "text": tokenize(["a red shirt", ""][:batch], buckets=config.words.buckets, length=config.words.tokens),
+        "audio": noise(frames, config.log_mel.tokens, config.log_mel.dim),
         "reference": noise(config.channels, 2, 2, 2),
         "prefix": noise(config.channels, 2, 2, 2),
         "anchor": noise(config.channels, 2, 2),
     }
+
+
+def velocity_of(model: VideoRefDiT, *args: Any, **kwargs: Any) -> torch.Tensor:
+    prediction: Prediction = model(*args, **kwargs)
+    return prediction.velocity_BCTHW
 
 
 def test_audio_starts_without_effect(config: ModelConfig) -> None:
@@ -31,16 +37,16 @@ def test_audio_starts_without_effect(config: ModelConfig) -> None:
     x = inputs(config)
     model = VideoRefDiT(config)
     torch.nn.init.normal_(model.head.weight)
-    silent = model(x["z"], x["sigma"], x["text"])
-    assert torch.equal(model(x["z"], x["sigma"], x["text"], audio_BTLA=x["audio"]), silent)
+    silent = velocity_of(model, x["z"], x["sigma"], x["text"])
+    assert torch.equal(velocity_of(model, x["z"], x["sigma"], x["text"], audio_BTLK=x["audio"]), silent)
 
 
 def test_a_sample_that_does_not_hear_equals_the_silent_network(model: VideoRefDiT, config: ModelConfig) -> None:
     """audio_keep 0 is the unconditional pass of guidance, and only for the samples that say so."""
     x = inputs(config)
     keep = torch.tensor([0.0, 1.0])
-    heard = model(x["z"], x["sigma"], x["text"], audio_BTLA=x["audio"], audio_keep_B=keep)
-    silent = model(x["z"], x["sigma"], x["text"])
+    heard = velocity_of(model, x["z"], x["sigma"], x["text"], audio_BTLK=x["audio"], audio_keep_B=keep)
+    silent = velocity_of(model, x["z"], x["sigma"], x["text"])
     assert torch.allclose(heard[0], silent[0], atol=1e-5)
     assert not torch.allclose(heard[1], silent[1], atol=1e-3)
 
@@ -51,8 +57,8 @@ def test_sound_reaches_its_own_frame_first(config: ModelConfig, lively: Callable
     x = inputs(config)
     other = x["audio"].clone()
     other[:, 1] += 1
-    before = model(x["z"], x["sigma"], x["text"], audio_BTLA=x["audio"])
-    after = model(x["z"], x["sigma"], x["text"], audio_BTLA=other)
+    before = velocity_of(model, x["z"], x["sigma"], x["text"], audio_BTLK=x["audio"])
+    after = velocity_of(model, x["z"], x["sigma"], x["text"], audio_BTLK=other)
     changed = (before - after).abs().amax(dim=(0, 1, 3, 4))
     assert changed[1] > 1e-4
     assert changed[0] == changed[2] == 0
@@ -65,9 +71,9 @@ def test_references_do_not_depend_on_the_generation(model: VideoRefDiT, config: 
     assert cache.tokens == 2 * 2 * 2
     for z in (x["z"], x["z"] * 3):
         for sigma in (x["sigma"], x["sigma"] / 2):
-            fresh = model(z, sigma, x["text"], reference_BCTHW=x["reference"])
-            assert torch.allclose(model(z, sigma, x["text"], reference=cache), fresh, atol=1e-6)
-    assert not torch.allclose(model(x["z"], x["sigma"], x["text"]), fresh, atol=1e-3)
+            fresh = velocity_of(model, z, sigma, x["text"], reference_BCTHW=x["reference"])
+            assert torch.allclose(velocity_of(model, z, sigma, x["text"], reference=cache), fresh, atol=1e-6)
+    assert not torch.allclose(velocity_of(model, x["z"], x["sigma"], x["text"]), fresh, atol=1e-3)
 
 
 def test_one_person_serves_a_batch_of_passes(model: VideoRefDiT, config: ModelConfig) -> None:
@@ -75,8 +81,8 @@ def test_one_person_serves_a_batch_of_passes(model: VideoRefDiT, config: ModelCo
     x = inputs(config)
     one = x["reference"][:1]
     cache = model.encode_reference(one).expand(2)
-    both = model(x["z"], x["sigma"], x["text"], reference_BCTHW=one.repeat(2, 1, 1, 1, 1))
-    assert torch.allclose(model(x["z"], x["sigma"], x["text"], reference=cache), both, atol=1e-6)
+    both = velocity_of(model, x["z"], x["sigma"], x["text"], reference_BCTHW=one.repeat(2, 1, 1, 1, 1))
+    assert torch.allclose(velocity_of(model, x["z"], x["sigma"], x["text"], reference=cache), both, atol=1e-6)
 
 
 @pytest.mark.parametrize("given", ["prefix_BCTHW", "anchor_BCHW", "both"])
@@ -87,9 +93,9 @@ def test_prefix_and_anchor_condition_without_being_denoised(
     x = inputs(config)
     extra = {"prefix_BCTHW": x["prefix"], "anchor_BCHW": x["anchor"]}
     extra = extra if given == "both" else {given: extra[given]}
-    conditioned = model(x["z"], x["sigma"], x["text"], **extra)
+    conditioned = velocity_of(model, x["z"], x["sigma"], x["text"], **extra)
     assert conditioned.shape == x["z"].shape
-    assert not torch.allclose(conditioned, model(x["z"], x["sigma"], x["text"]), atol=1e-3)
+    assert not torch.allclose(conditioned, velocity_of(model, x["z"], x["sigma"], x["text"]), atol=1e-3)
 
 
 def test_words_matter(model: VideoRefDiT, config: ModelConfig) -> None:
@@ -97,9 +103,8 @@ def test_words_matter(model: VideoRefDiT, config: ModelConfig) -> None:
     x = inputs(config, batch=1)
 
     def velocity(prompt: str) -> torch.Tensor:
-        words = tokenize([prompt], buckets=config.text_buckets, length=config.text_tokens)
-        out: torch.Tensor = model(x["z"], x["sigma"], words)
-        return out
+        words = tokenize([prompt], buckets=config.words.buckets, length=config.words.tokens)
+        return velocity_of(model, x["z"], x["sigma"], words)
 
     assert torch.equal(velocity("A red shirt."), velocity("a red shirt"))
     assert not torch.allclose(velocity("a blue shirt"), velocity("a red shirt"), atol=1e-4)
@@ -108,9 +113,9 @@ def test_words_matter(model: VideoRefDiT, config: ModelConfig) -> None:
 def test_bf16_products_stay_close_to_fp32(model: VideoRefDiT, config: ModelConfig) -> None:
     """compute_dtype changes the matrix products only: the velocity stays fp32 and near."""
     x = inputs(config)
-    exact = model(x["z"], x["sigma"], x["text"], reference_BCTHW=x["reference"])
+    exact = velocity_of(model, x["z"], x["sigma"], x["text"], reference_BCTHW=x["reference"])
     model.compute_dtype = torch.bfloat16
-    rough = model(x["z"], x["sigma"], x["text"], reference_BCTHW=x["reference"])
+    rough = velocity_of(model, x["z"], x["sigma"], x["text"], reference_BCTHW=x["reference"])
     assert rough.dtype == torch.float32
     assert (rough - exact).abs().mean() < 0.03 * exact.abs().mean()
 
@@ -119,25 +124,25 @@ def test_the_velocity_is_that_of_the_predicted_clip() -> None:
     """The head predicts x0; what comes out is (x_sigma - x0) / sigma, so with a zero head v = x_sigma / sigma."""
     config = preset("micro")
     x = inputs(config)
-    velocity = VideoRefDiT(config)(x["z"], x["sigma"], x["text"])
+    velocity = velocity_of(VideoRefDiT(config), x["z"], x["sigma"], x["text"])
     assert torch.allclose(velocity, x["z"] / x["sigma"][:, None, None, None, None])
 
 
 def test_spatial_patches_of_two_keep_the_shape() -> None:
     """Wan's (1, 2, 2) patch works as well as a token for each latent."""
-    config = ModelConfig(preset="t", size=32, channels=4, patch=2, dim=32, layers=1, heads=2, ffn=32)
+    config = replace(preset("micro"), channels=4, patch=2, layers=1)
     model = VideoRefDiT(config)
     torch.nn.init.eye_(model.head.weight)
     z = torch.randn(1, 4, 3, 4, 4)
-    words = tokenize([""], buckets=config.text_buckets, length=config.text_tokens)
-    assert model(z, torch.tensor([0.5]), words).shape == z.shape
+    words = tokenize([""], buckets=config.words.buckets, length=config.words.tokens)
+    assert velocity_of(model, z, torch.tensor([0.5]), words).shape == z.shape
 
 
 def test_sound_of_another_length_is_refused(model: VideoRefDiT, config: ModelConfig) -> None:
     """Audio must cover prefix and latents, and the error counts both."""
     x = inputs(config)
-    with pytest.raises(ValueError, match="audio holds 3 latent frames, prefix and latents 5"):
-        model(x["z"], x["sigma"], x["text"], audio_BTLA=x["audio"], prefix_BCTHW=x["prefix"])
+    with pytest.raises(ValueError, match="audio_BTLK has 3 latent frames, the video 5"):
+        velocity_of(model, x["z"], x["sigma"], x["text"], audio_BTLK=x["audio"], prefix_BCTHW=x["prefix"])
     cache = model.encode_reference(x["reference"])
     with pytest.raises(ValueError, match="not both"):
-        model(x["z"], x["sigma"], x["text"], reference=cache, reference_BCTHW=x["reference"])
+        velocity_of(model, x["z"], x["sigma"], x["text"], reference=cache, reference_BCTHW=x["reference"])

@@ -9,7 +9,7 @@ import torch
 
 from helios_model.codec import PatchCodec
 from helios_model.config import ModelConfig
-from helios_model.dit import VideoRefDiT
+from helios_model.dit import Prediction, VideoRefDiT
 from helios_model.pipeline import AvatarPipeline, BundleError, Guidance, Sampling, hold_appearance, pick_groups
 
 
@@ -17,13 +17,13 @@ from helios_model.pipeline import AvatarPipeline, BundleError, Guidance, Samplin
 def pipeline(config: ModelConfig, lively: Callable[[ModelConfig], VideoRefDiT]) -> AvatarPipeline:
     codec = PatchCodec(config.channels)
     generator = torch.Generator().manual_seed(8)
-    codec.fit(torch.rand(12, 9, config.size, config.size, 3, generator=generator) * 2 - 1)
+    codec.fit(torch.rand(12, 9, config.frame_size, config.frame_size, 3, generator=generator) * 2 - 1)
     return AvatarPipeline(lively(config), codec, Sampling(steps=2, reference_latents=2))
 
 
 @pytest.fixture
 def reference(config: ModelConfig) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (11, config.size, config.size, 3), dtype=np.uint8)
+    return np.random.default_rng(0).integers(0, 256, (11, config.frame_size, config.frame_size, 3), dtype=np.uint8)
 
 
 def speech(samples: int) -> np.ndarray:
@@ -82,7 +82,7 @@ def test_cached_references_equal_fresh_ones_over_steps_and_chunks(
     latents = pipeline.codec.encode_groups(torch.from_numpy(pick_groups(reference, 2)).float()[None] / 127.5 - 1)
     forward = pipeline.model.forward
 
-    def uncached(*args: object, **kwargs: object) -> torch.Tensor:
+    def uncached(*args: object, **kwargs: object) -> Prediction:
         return forward(*args, **{**kwargs, "reference": None, "reference_BCTHW": latents})  # type: ignore[arg-type]  # passed through
 
     monkeypatch.setattr(pipeline.model, "forward", uncached)
@@ -97,7 +97,7 @@ def test_a_later_chunk_starts_from_the_one_before(
     seen: list[tuple[torch.Tensor | None, torch.Tensor | None]] = []
     forward = pipeline.model.forward
 
-    def watching(*args: object, **kwargs: torch.Tensor) -> torch.Tensor:
+    def watching(*args: object, **kwargs: torch.Tensor) -> Prediction:
         seen.append((kwargs.get("prefix_BCTHW"), kwargs.get("anchor_BCHW")))
         return forward(*args, **kwargs)  # type: ignore[arg-type]  # passed through
 
@@ -218,11 +218,11 @@ def not_json(folder: Path) -> None:
 
 def newer(folder: Path) -> None:
     path = folder / "config.json"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
+    path.write_text(path.read_text().replace('"format": 2', '"format": 99'))
 
 
 def no_model(folder: Path) -> None:
-    (folder / "config.json").write_text('{"format": 1}')
+    (folder / "config.json").write_text('{"format": 2}')
 
 
 def empty(folder: Path) -> None:
@@ -237,7 +237,7 @@ def empty(folder: Path) -> None:
         (rename_key, "missing image_mean; unexpected image_meam"),
         (other_size, r"blocks.0.ffn.0.bias is \[64\], expected \[96\]"),
         (not_json, "is not JSON"),
-        (newer, "not a bundle of format 1"),
+        (newer, "not a bundle of format 2"),
         (no_model, "does not describe a model"),
         (empty, "holds no model bundle"),
     ],

@@ -1,7 +1,9 @@
 import pytest
 import torch
+from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 
-from helios_model.rope import apply_rope, axis_dims, grid_positions, rope_angles
+from helios_model.kernels import norm_rope
+from helios_model.rope import axis_dims, grid_positions, rotation
 
 
 @pytest.mark.parametrize("head_dim", [16, 32, 128])
@@ -13,21 +15,24 @@ def test_the_axes_share_a_head_in_even_parts(head_dim: int) -> None:
     assert axis_dims(128) == (44, 42, 42)
 
 
+def test_angles_are_those_of_wan() -> None:
+    """Cosines and sines of a grid equal diffusers' table, which repeats each for both numbers of a pair."""
+    upstream = WanRotaryPosEmbed(attention_head_dim=128, patch_size=(1, 2, 2), max_seq_len=1024)
+    cos, sin = upstream(torch.zeros(1, 16, 3, 10, 6))
+    ours = rotation(grid_positions([0, 1, 2], 5, 3).unsqueeze(0), 128)
+    assert torch.allclose(cos[0, :, 0, ::2], ours.cos_BND[0], atol=1e-6)
+    assert torch.allclose(sin[0, :, 0, 1::2], ours.sin_BND[0], atol=1e-6)
+
+
 def test_scores_depend_on_distances_only() -> None:
-    """Moving all tokens by the same offset in time leaves query-key products as they are."""
+    """Moving all tokens by the same offset in time, below zero as well, leaves query-key products as they are."""
     generator = torch.Generator().manual_seed(1)
-    q, k = torch.randn(2, 1, 1, 12, 16, generator=generator).unbind(0)
+    q, k = torch.randn(2, 1, 12, 16, generator=generator).unbind(0)
 
     def scores(start: int) -> torch.Tensor:
-        rotation = rope_angles(grid_positions([start, start + 1, start + 2], 2, 2, device=q.device), 16)
-        return apply_rope(q, rotation) @ apply_rope(k, rotation).transpose(-1, -2)
+        turned = rotation(grid_positions([start, start + 1, start + 2], 2, 2).unsqueeze(0), 16)
+        q_NHD, k_NHD = (norm_rope(x, torch.ones(16), *turned, 1, 1e-6)[0, :, 0] for x in (q, k))
+        return q_NHD @ k_NHD.T
 
     assert torch.allclose(scores(0), scores(40), atol=1e-4)
-
-
-def test_rotation_keeps_lengths_and_type() -> None:
-    """Rotary embedding turns vectors; it does not stretch them, and it returns the type it was given."""
-    x = torch.randn(1, 2, 4, 16, dtype=torch.bfloat16)
-    turned = apply_rope(x, rope_angles(grid_positions([3], 2, 2, device=x.device), 16))
-    assert turned.dtype == torch.bfloat16
-    assert torch.allclose(turned.float().norm(dim=-1), x.float().norm(dim=-1), rtol=0.02)
+    assert torch.allclose(scores(0), scores(-3), atol=1e-4)

@@ -75,21 +75,21 @@ def test_noise_is_decided_by_its_key_and_not_by_who_slices_it() -> None:
 
 def given(config: ModelConfig, model: VideoRefDiT) -> Conditions:
     generator = torch.Generator().manual_seed(4)
-    audio = torch.randn(2, 3, config.audio_tokens, config.audio_dim, generator=generator)
+    audio = torch.randn(2, 3, config.log_mel.tokens, config.log_mel.dim, generator=generator)
     reference = torch.randn(2, config.channels, 2, 2, 2, generator=generator)
     words, silent = (
-        tokenize([prompt] * 2, buckets=config.text_buckets, length=config.text_tokens) for prompt in ("red", "")
+        tokenize([prompt] * 2, buckets=config.words.buckets, length=config.words.tokens) for prompt in ("red", "")
     )
     cache = model.encode_reference(reference)
-    return Conditions(text_BL=words, silent_text_BL=silent, audio_BTLA=audio, reference=cache)
+    return Conditions(text_BL=words, silent_text_BL=silent, audio_BTLK=audio, reference=cache)
 
 
 def test_guidance_is_the_three_pass_combination(model: VideoRefDiT, config: ModelConfig) -> None:
     """v0 + w_t (v_c0 - v0) + w_a (v_ca - v_c0), each pass as if run alone."""
     conditions = given(config, model)
     z, sigma = torch.randn(2, config.channels, 3, 2, 2), torch.tensor([0.7, 0.4])
-    v_none = model(z, sigma, conditions.silent_text_BL, reference=conditions.reference)
-    v_text = model(z, sigma, conditions.text_BL, reference=conditions.reference)
+    v_none = model(z, sigma, conditions.silent_text_BL, reference=conditions.reference).velocity_BCTHW
+    v_text = model(z, sigma, conditions.text_BL, reference=conditions.reference).velocity_BCTHW
     v_all = conditional_velocity(model, z, sigma, conditions)
     guided = guided_velocity(model, z, sigma, conditions, Guidance(text=3.0, audio=1.8))
     assert torch.allclose(guided, v_none + 3.0 * (v_text - v_none) + 1.8 * (v_all - v_text), atol=1e-4)

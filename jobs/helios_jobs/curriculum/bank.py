@@ -59,13 +59,13 @@ class Bank:
 
 def fitted_codec(folder: Path, data: DataConfig, model: ModelConfig) -> PatchCodec:
     """The codec of these data: fitted by the first who asks, read by the others."""
-    settings = (data.seed, data.frames, data.scenes, data.codec_clips, model.size, model.channels)
+    settings = (data.seed, data.frames, data.scenes, data.codec_clips, model.frame_size, model.channels)
     key = hashlib.sha256(f"{settings}/{code_digest()}".encode()).hexdigest()
     path = folder / f"codec-{key[:16]}.safetensors"
 
     def fit() -> dict[str, Tensor]:
         numbers = range(data.codec_clips)
-        clips = _render(list(numbers), [number % data.scenes for number in numbers], data, model.size)
+        clips = _render(list(numbers), [number % data.scenes for number in numbers], data, model.frame_size)
         fitted = PatchCodec(model.channels)
         fitted.fit(to_float(torch.from_numpy(clips.frames)))
         return fitted.state_dict()
@@ -91,13 +91,13 @@ def load_bank(folder: Path, data: DataConfig, model: ModelConfig, codec: PatchCo
 def encode_clips(clips: Clips, model: ModelConfig, codec: PatchCodec) -> dict[str, Tensor]:
     """Clips as the network sees them: `latents`, `audio`, `mask` and `words` of a `Bank`, without the N and S axes."""
     count, frames = clips.frames.shape[:2]
-    features_BFA = frame_features(torch.from_numpy(clips.audio), frames, model.mels)
+    features_BFA = frame_features(torch.from_numpy(clips.audio), frames, model.log_mel.mels)
     latents = codec.encode(to_float(torch.from_numpy(clips.frames)))
     captions = [text for caption in clips.captions for text in (caption, scene_prompt(caption))]
-    words = tokenize(captions, buckets=model.text_buckets, length=model.text_tokens)
+    words = tokenize(captions, buckets=model.words.buckets, length=model.words.tokens)
     return {
         "latents": latents.half(),
-        "audio": latent_tokens(features_BFA, 0, latents.shape[2], model.audio_tokens).half(),
+        "audio": latent_tokens(features_BFA, 0, latents.shape[2], model.log_mel.tokens).half(),
         "mask": _foreground(torch.from_numpy(clips.mask)).half(),
         "words": words.reshape(count, 2, -1).short(),
     }
@@ -181,7 +181,7 @@ def code_digest() -> str:
 def _shard(start: int, data: DataConfig, model: ModelConfig, codec: PatchCodec) -> dict[str, Tensor]:
     people = list(range(start, min(start + SHARD, data.identities)))
     pairs = [(person, place) for person in people for place in range(data.scenes)]
-    clips = _render([person for person, _ in pairs], [place for _, place in pairs], data, model.size)
+    clips = _render([person for person, _ in pairs], [place for _, place in pairs], data, model.frame_size)
     parts = encode_clips(clips, model, codec)
     shard = {name: torch.unflatten(part, 0, (len(people), data.scenes)) for name, part in parts.items()}
     occluded = render_clips(
@@ -190,7 +190,7 @@ def _shard(start: int, data: DataConfig, model: ModelConfig, codec: PatchCodec) 
         frames=GROUP * REFERENCE_GROUPS,
         seeds=[_OCCLUDED_SEED + person for person in people],
         occluder=True,
-        size=model.size,
+        size=model.frame_size,
     )
     shard["references"] = codec.encode_groups(to_float(torch.from_numpy(occluded.frames))).half()
     return shard

@@ -77,7 +77,7 @@ class Distillation(Personality):
         return Conditions(
             text_BL=batch["text"],
             silent_text_BL=self.silence(batch["text"]),
-            audio_BTLA=batch["audio"],
+            audio_BTLK=batch["audio"],
             prefix_BCTHW=batch.get("prefix"),
             anchor_BCHW=batch.get("anchor"),
             reference=self.teacher.encode_reference(batch["reference"]),

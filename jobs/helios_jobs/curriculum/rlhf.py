@@ -113,7 +113,7 @@ class PreferenceTuning(Personality):
         conditions = Conditions(
             text_BL=given["text"],
             silent_text_BL=self.silence(given["text"]),
-            audio_BTLA=given["audio"],
+            audio_BTLK=given["audio"],
             reference=self.frozen.encode_reference(references),
         )
         wanted = self._pixels(real)

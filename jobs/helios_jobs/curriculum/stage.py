@@ -16,7 +16,7 @@ from helios_jobs.curriculum.objective import Batch, LossOutput, Preview, StageCo
 from helios_jobs.curriculum.preview import make_preview
 from helios_model.codec import PatchCodec
 from helios_model.config import preset
-from helios_model.dit import PREFIX_FRAMES, VideoRefDiT
+from helios_model.dit import PREFIX_FRAMES, Prediction, VideoRefDiT
 from helios_model.pipeline import FIRST_LATENTS, AvatarPipeline, BundleError, Sampling
 from helios_model.sampler import shifted
 from helios_model.text import tokenize
@@ -44,7 +44,7 @@ class Stage(ABC):
         model = self._load_parent(ctx) if ctx.parent is not None else self._first_model(ctx)
         model.compute_dtype = matmul_dtype(self.config.precision, ctx.device)
         self.bank = load_bank(ctx.cache, self.config.data, model.config, self.codec, rank=ctx.rank)
-        self._silent_1L = tokenize([""], buckets=model.config.text_buckets, length=model.config.text_tokens)
+        self._silent_1L = tokenize([""], buckets=model.config.words.buckets, length=model.config.words.tokens)
         tag_for_muon(model)
         self.prepare(model)
         model.to(ctx.device).train().requires_grad_()
@@ -178,17 +178,17 @@ def weighted_mean(error_BCTHW: Tensor, mask_B1THW: Tensor, background: float) ->
 def predict(module: nn.Module, batch: Batch) -> Tensor:
     """The module's velocity at the batch's noise levels, under all its conditions."""
     sigma = batch["sigma"][:, None, None, None, None]
-    velocity: Tensor = module(
+    prediction: Prediction = module(
         batch.get("z", (1 - sigma) * batch["clean"] + sigma * batch["noise"]),
         batch["sigma"],
         batch["text"],
-        audio_BTLA=batch.get("audio"),
+        audio_BTLK=batch.get("audio"),
         audio_keep_B=batch.get("audio_keep"),
         prefix_BCTHW=batch.get("prefix"),
         anchor_BCHW=batch.get("anchor"),
         reference_BCTHW=batch.get("reference"),
     )
-    return velocity
+    return prediction.velocity_BCTHW
 
 
 def count_tokens(batch: Batch) -> int:

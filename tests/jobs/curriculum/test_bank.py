@@ -136,7 +136,7 @@ def test_every_word_of_the_world_has_a_number_of_its_own() -> None:
     """No two words of the captions share a row of the word table, and the longest caption fits whole."""
     for name in ("tiny", "micro"):
         model = preset(name)
-        numbers = tokenize(VOCABULARY, buckets=model.text_buckets, length=model.text_tokens)[:, 1]
+        numbers = tokenize(VOCABULARY, buckets=model.words.buckets, length=model.words.tokens)[:, 1]
         assert len(set(numbers.tolist())) == len(VOCABULARY)
         captions = [caption(identity("train", number), scene("train", number, 0)) for number in range(200)]
-        assert max(len(words.split()) for words in captions) < model.text_tokens
+        assert max(len(words.split()) for words in captions) < model.words.tokens
