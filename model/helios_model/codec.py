@@ -6,8 +6,10 @@ The first latent frame holds one pixel frame, each further one holds four: F = 4
 import torch
 from torch import Tensor, nn
 
-PATCH = 8
-GROUP = 4
+from helios_model.video_codec import SPATIAL, TEMPORAL, DecodeStream, check_frames, check_latents
+
+PATCH = SPATIAL
+GROUP = TEMPORAL
 
 
 class PatchCodec(nn.Module):
@@ -54,8 +56,7 @@ class PatchCodec(nn.Module):
 
     def encode(self, frames_BFHW3: Tensor) -> Tensor:
         """Clips of 4 (T - 1) + 1 frames to T latent frames; frame 0 alone makes the first."""
-        if (frames_BFHW3.shape[1] - 1) % GROUP:
-            raise ValueError(f"a clip has 4 (T - 1) + 1 frames, not {frames_BFHW3.shape[1]}")
+        check_frames(frames_BFHW3)
         image = self._project(_to_patches(frames_BFHW3[:, :1], 1), "image")
         if frames_BFHW3.shape[1] == 1:
             return image
@@ -63,10 +64,12 @@ class PatchCodec(nn.Module):
 
     def encode_groups(self, frames_BFHW3: Tensor) -> Tensor:
         """Groups of four frames to latent frames, none of them a first one."""
+        check_frames(frames_BFHW3, first=False)
         return self._project(_to_patches(frames_BFHW3, GROUP), "group")
 
     def decode(self, latents_BCTHW: Tensor) -> Tensor:
         """The inverse of `encode`, up to what the dropped components held."""
+        check_latents(latents_BCTHW, self.channels)
         image = self._unproject(latents_BCTHW[:, :, :1], "image", 1)
         if latents_BCTHW.shape[2] == 1:
             return image
@@ -74,7 +77,12 @@ class PatchCodec(nn.Module):
 
     def decode_groups(self, latents_BCTHW: Tensor) -> Tensor:
         """The inverse of `encode_groups`. Groups do not depend on each other: decoding streams without state."""
+        check_latents(latents_BCTHW, self.channels)
         return self._unproject(latents_BCTHW, "group", GROUP)
+
+    def stream(self) -> DecodeStream:
+        """A decoder of chunks."""
+        return _PatchStream(self)
 
     def _project(self, patches_BTHWD: Tensor, kind: str) -> Tensor:
         mean_D, basis_CD, scale_C = self._parts(kind)
@@ -89,6 +97,20 @@ class PatchCodec(nn.Module):
         if kind == "image":
             return self.image_mean, self.image_basis, self.image_scale
         return self.group_mean, self.group_basis, self.group_scale
+
+
+class _PatchStream:
+    """What a stream remembers: whether the first latent frame has passed."""
+
+    def __init__(self, codec: PatchCodec) -> None:
+        self._codec = codec
+        self._started = False
+
+    def decode(self, latents_BCTHW: Tensor) -> Tensor:
+        decode = self._codec.decode_groups if self._started else self._codec.decode
+        frames_BFHW3 = decode(latents_BCTHW)
+        self._started = True
+        return frames_BFHW3
 
 
 def to_float(frames: Tensor) -> Tensor:
