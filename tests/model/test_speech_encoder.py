@@ -193,6 +193,20 @@ def test_other_settings_are_refused(folder: Path, tmp_path: Path, changes: dict[
         SpeechEncoder.from_pretrained(copy_of(folder, tmp_path / "other", **changes))
 
 
+def test_names_of_older_checkpoints_load(folder: Path, tmp_path: Path, encoder: SpeechEncoder) -> None:
+    """The published files name the two parts of a normed weight as torch did before parametrizations."""
+    older = copy_of(folder, tmp_path / "older", config={"gradient_checkpointing": False})
+    state = load_file(older / "model.safetensors")
+    for new, old in (
+        ("parametrizations.weight.original0", "weight_g"),
+        ("parametrizations.weight.original1", "weight_v"),
+    ):
+        prefix = "wav2vec2.encoder.pos_conv_embed.conv"
+        state[f"{prefix}.{old}"] = state.pop(f"{prefix}.{new}")
+    save_file(state, older / "model.safetensors", metadata={"format": "pt"})
+    assert torch.equal(SpeechEncoder.from_pretrained(older).features(sound(3), 3), encoder.features(sound(3), 3))
+
+
 def test_damaged_weights_are_named(folder: Path, tmp_path: Path) -> None:
     """Cut short, a key too few, another shape: the file and the key."""
     cut = copy_of(folder, tmp_path / "cut")

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers.pipelines.wan.pipeline_wan import WanPipeline
+from safetensors.torch import load_file, save_file
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from helios_model.text_encoder import TextEncoder, clean
@@ -111,4 +112,20 @@ def test_weights_of_another_size_are_named(folder: Path, tmp_path: Path) -> None
     config = place / "text_encoder" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"d_ff": 48}))
     with pytest.raises(BundleError, match=r"model.safetensors: encoder.block.0.\S+ is \[32, 16\], expected \[48, 16\]"):
+        TextEncoder.from_pretrained(place)
+
+
+@pytest.mark.parametrize("names", [("shared",), ("encoder.embed_tokens",), ("shared", "encoder.embed_tokens")])
+def test_the_table_of_words_has_either_name(folder: Path, tmp_path: Path, names: tuple[str, ...]) -> None:
+    """Checkpoints hold the one table by one of its two names or by both; one without it is refused."""
+    place = copy_of(folder, tmp_path / "copy")
+    weights = place / "text_encoder" / "model.safetensors"
+    state = load_file(weights)
+    table = state.pop("shared.weight")
+    save_file(state | {f"{name}.weight": table.clone() for name in names}, weights, metadata={"format": "pt"})
+    wanted = TextEncoder.from_pretrained(folder, dtype=torch.float32, tokens=8).encode(["man talks"])
+    encoder = TextEncoder.from_pretrained(place, dtype=torch.float32, tokens=8)
+    assert torch.equal(encoder.encode(["man talks"]), wanted)
+    save_file(state, weights, metadata={"format": "pt"})
+    with pytest.raises(BundleError, match=r"missing shared\.weight"):
         TextEncoder.from_pretrained(place)
