@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-versi
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test check docs reference format constraints system system-test wheel-test bench-quickstart \
-	bench-long-form bench-train bench-kernels bench-control bench-store bench-submit bench-node-death bench-scheduler bench-packing bench-headroom bench-forecast simulate-report chaos clean
+	bench-long-form bench-train bench-kernels bench-reference-cost bench-control bench-store bench-submit bench-node-death bench-scheduler bench-packing bench-headroom bench-forecast simulate-report chaos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 20
@@ -46,6 +46,9 @@ bench-long-form: $(VENV)/.dev  ## person, lips and light over 11 s of generated 
 
 bench-train: $(VENV)/.dev  ## what ZeRO costs a step over plain data parallelism
 	$(BIN)/python benchmarks/train_overhead.py
+
+bench-reference-cost: $(VENV)/.dev  ## what a frame of reference costs a denoising step: cached against dense concatenation
+	$(BIN)/python benchmarks/reference_cost.py $(ARGS)
 
 bench-kernels: $(VENV)/.dev  ## fused kernels against plain torch on a CUDA device (ARGS=--interpret: errors alone, on the CPU)
 	$(BIN)/python benchmarks/kernels.py $(ARGS)
