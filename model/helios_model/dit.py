@@ -192,8 +192,9 @@ class VideoRefDiT(nn.Module):
                 )
             rows_BNP = self._rows(x_BNE, time_BE)
             motion_velocity_BTM = self._motion_velocity(x_BNE, plan, layout)
-        start = layout.prefix * layout.area
-        out_BCTHW = unpatchify(_tokens(rows_BNP, plan, start, layout.visual), z_BCTHW.shape, config.patch)
+        span = (layout.prefix * layout.area, layout.visual)
+        rows_BNP = _everywhere(_own(rows_BNP, plan, *span), plan, *span)
+        out_BCTHW = unpatchify(rows_BNP, z_BCTHW.shape, config.patch)
         if config.prediction == "clean":
             level_B = sigma_B.clamp(min=_SMALLEST_SIGMA)
             out_BCTHW = (z_BCTHW - out_BCTHW) / level_B[:, None, None, None, None]
@@ -305,10 +306,12 @@ class VideoRefDiT(nn.Module):
     def _motion_velocity(self, x_BNE: Tensor, plan: StreamPlan, layout: Layout) -> Tensor | None:
         if not layout.motion:
             return None
-        motion_BTE = _tokens(x_BNE, plan, layout.visual + layout.anchor, layout.tokens).float()
+        span = (layout.visual + layout.anchor, layout.tokens)
+        motion_BTE = _own(x_BNE, plan, *span).float()
         normed_BTE = nn.functional.layer_norm(motion_BTE, motion_BTE.shape[-1:], eps=self.config.eps)
+        # Through the head first and then to all ranks: the other way round every rank had the head's whole gradient.
         velocity_BTM: Tensor = self.motion_head(normed_BTE.to(self.dtype))
-        return velocity_BTM.float()
+        return _everywhere(velocity_BTM.float(), plan, *span)
 
     def _time(self, sigma_B: Tensor) -> tuple[Tensor, Tensor]:
         time_BE = self.time_embedding(_sinusoid(sigma_B, self.config.frequency_dim).to(self.dtype))
@@ -330,11 +333,14 @@ class VideoRefDiT(nn.Module):
         return cast("list[Block]", list(self.blocks))
 
 
-def _tokens(x_BNE: Tensor, plan: StreamPlan, start: int, stop: int) -> Tensor:
-    """Tokens of the whole stream, on every rank."""
-    if plan.ulysses is None:
-        return x_BNE[:, start:stop]
-    return plan.ulysses.collect(x_BNE, plan.tokens, start, stop)
+def _own(x_BNE: Tensor, plan: StreamPlan, start: int, stop: int) -> Tensor:
+    """Tokens `start .. stop - 1` of the whole stream, as far as this rank has them."""
+    return x_BNE[:, start:stop] if plan.ulysses is None else plan.ulysses.part(x_BNE, plan.tokens, start, stop)
+
+
+def _everywhere(own_BME: Tensor, plan: StreamPlan, start: int, stop: int) -> Tensor:
+    """The same tokens, all of them, on every rank."""
+    return own_BME if plan.ulysses is None else plan.ulysses.collect(own_BME, plan.tokens, start, stop)
 
 
 def _two_layers(width: int, dim: int, between: nn.Module) -> nn.Sequential:

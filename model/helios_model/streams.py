@@ -42,7 +42,7 @@ class WholeFrames:
 
     @property
     def frames(self) -> int:
-        return -(-(self.before + self.stop - self.start) // self.width)
+        return max(-(-(self.before + self.stop - self.start) // self.width), 1)
 
     def pack(self, x_BNE: Tensor) -> Tensor:
         """The tokens by frame, `[B, frames, width, E]`, zeros for what other ranks have."""
@@ -89,7 +89,8 @@ class StreamPlan:
 
     Attributes:
         tokens: of the whole stream.
-        hearing: which tokens hear the sound of which frame.
+        hearing: which tokens hear the sound of which frame; on every rank the same number of parts, some empty, since
+            sharded weights are gathered as often as they are used, on all ranks or on none.
     """
 
     tokens: int
@@ -149,7 +150,7 @@ def generation_plan(
     return StreamPlan(
         layout.tokens,
         turned if ulysses is None else Rotation(*(ulysses.shard(part) for part in turned)),
-        tuple(part for part in hearing if part is not None),
+        tuple(hearing),
         None if window is None else Windows(layout.prefix + layout.frames, layout.area, window),
         ulysses,
     )
@@ -171,21 +172,22 @@ def reference_plan(
     tokens = positions_BN3.shape[1]
     turned = rotation(positions_BN3.to(device), head_dim)
     own = (0, tokens) if ulysses is None else ulysses.own(tokens)
-    hearing: Hearing | None
-    if keep_BK is None:
+    hearing: Hearing
+    if keep_BK is None or own[0] >= tokens:
         hearing = _whole_frames(0, tokens, height * width, 0, own)
     else:
         hearing = _some_tokens(keep_BK, height * width, own)
     return StreamPlan(
         tokens,
         turned if ulysses is None else Rotation(*(ulysses.shard(part) for part in turned)),
-        () if hearing is None else (hearing,),
+        (hearing,),
         None,
         ulysses,
     )
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(mode=False)  # what is made while generating may be kept for a backward pass later
 def _grid_rotation(layout: Layout, head_dim: int, device: torch.device) -> Rotation:
     """Rotations of the prefix, z and the motion tokens, which only the shape decides."""
     times = list(range(-layout.prefix, layout.frames))
@@ -201,19 +203,17 @@ def _spliced(all_BND: Tensor, part_BKD: Tensor, at: int) -> Tensor:
     return torch.cat([all_BND[:, :at].expand(rows, -1, -1), part_BKD, all_BND[:, at:].expand(rows, -1, -1)], dim=1)
 
 
-def _whole_frames(start: int, stop: int, width: int, first: int, own: tuple[int, int]) -> WholeFrames | None:
-    """Tokens `start .. stop - 1` of the whole stream, as far as they are among `own`."""
+def _whole_frames(start: int, stop: int, width: int, first: int, own: tuple[int, int]) -> WholeFrames:
+    """Tokens `start .. stop - 1` of the whole stream, as far as they are among `own`: maybe none."""
     low, high = max(start, own[0]), min(stop, own[1])
     if low >= high:
-        return None
+        return WholeFrames(start=0, stop=0, width=1, first=first, before=0)
     frames, before = divmod(low - start, width)
     return WholeFrames(low - own[0], high - own[0], width, first + frames, before)
 
 
-def _some_tokens(keep_BK: Tensor, area: int, own: tuple[int, int]) -> SomeTokens | None:
+def _some_tokens(keep_BK: Tensor, area: int, own: tuple[int, int]) -> SomeTokens:
     mine_BN = keep_BK[:, own[0] : own[1]]
-    if mine_BN.shape[1] == 0:
-        return None
     # Tokens that fill this rank's share up stand with the last one's frame; attention does not see them.
     missing = own[1] - own[0] - mine_BN.shape[1]
     frame_BN = torch.cat([mine_BN, mine_BN[:, -1:].expand(-1, missing)], dim=1) // area

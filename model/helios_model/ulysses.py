@@ -57,12 +57,22 @@ class Ulysses:
         sent_PBnhD = padded_BNhD.reshape(batch, self.degree, share, heads, dim).transpose(0, 1)
         return self._exchange(sent_PBnhD).permute(1, 2, 0, 3, 4).flatten(2, 3)
 
-    def collect(self, x_BnE: Tensor, tokens: int, start: int, stop: int) -> Tensor:
-        """Tokens `start .. stop - 1` of a stream of `tokens` on every rank, `[B, stop - start, E]`."""
+    def part(self, x_BnE: Tensor, tokens: int, start: int, stop: int) -> Tensor:
+        """Tokens `start .. stop - 1` of a stream of `tokens`, as far as this rank has them; maybe none."""
+        low, high = self._overlap(tokens, start, stop)
+        first = self.own(tokens)[0]
+        return x_BnE[:, low - first : high - first]
+
+    def collect(self, part_BmE: Tensor, tokens: int, start: int, stop: int) -> Tensor:
+        """What every rank has of tokens `start .. stop - 1` (`part`), put together: `[B, stop - start, E]`."""
+        low, _ = self._overlap(tokens, start, stop)
+        whole_BME: Tensor = _Collect.apply(part_BmE, low - start, stop - start, self.group)  # type: ignore[no-untyped-call]  # torch's
+        return whole_BME
+
+    def _overlap(self, tokens: int, start: int, stop: int) -> tuple[int, int]:
         first, last = self.own(tokens)
-        low, high = max(first, start), max(first, start, min(last, stop))
-        mine_BME = x_BnE[:, low - first : high - first]
-        return _Collect.apply(mine_BME, low - start, stop - start, self.group)
+        low = min(max(first, start), last)
+        return low, max(low, min(last, stop))
 
     def _exchange(self, x_PBnhD: Tensor) -> Tensor:
         return collectives.all_to_all_single_autograd(x_PBnhD.contiguous(), None, None, self.group)
@@ -83,6 +93,6 @@ class _Collect(torch.autograd.Function):
         return whole_BRE
 
     @staticmethod
-    def backward(ctx: Any, grad_BRE: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]  # torch's
+    def backward(ctx: Any, grad_BRE: Tensor) -> tuple[Tensor, None, None, None]:
         start, stop = ctx.span
         return grad_BRE[:, start:stop].contiguous(), None, None, None
