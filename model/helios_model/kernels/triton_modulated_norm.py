@@ -101,7 +101,7 @@ def _norm(x_BNE: Tensor, shift_B1E: Tensor, scale_B1E: Tensor, eps: float) -> tu
     """The result, and mean and 1 / standard deviation of each row, which backward needs."""
     batch, tokens, dim = x_BNE.shape
     out_BNE, mean_BN, rstd_BN = _norm_outputs(x_BNE)
-    launch = row_launch(batch, tokens, dim, programs=4096, most_rows=64)
+    launch = row_launch(batch, tokens, dim, programs=4096)
     with torch.cuda.device_of(x_BNE):  # type: ignore[no-untyped-call]
         _forward[(launch.programs,)](
             x_BNE.contiguous(),
@@ -131,7 +131,7 @@ def _norm_backward(
     grad_BNE: Tensor, x_BNE: Tensor, scale_B1E: Tensor, mean_BN: Tensor, rstd_BN: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     batch, tokens, dim = x_BNE.shape
-    launch = row_launch(batch, tokens, dim, programs=512, most_rows=64)
+    launch = row_launch(batch, tokens, dim, programs=512)
     x_grad_BNE = x_BNE.new_empty(x_BNE.shape)
     parts_BP2E = x_BNE.new_empty((batch, launch.programs // batch, 2, dim), dtype=torch.float32)
     with torch.cuda.device_of(x_BNE):  # type: ignore[no-untyped-call]

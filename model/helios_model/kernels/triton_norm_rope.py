@@ -116,7 +116,7 @@ def _norm(x_BNE: Tensor, weight_E: Tensor, cos_BND2: Tensor, sin_BND2: Tensor, e
     """The result and 1 / root mean square of each row, which backward needs."""
     batch, tokens, dim = x_BNE.shape
     out_BNE, rstd_BN = _norm_outputs(x_BNE)
-    launch = row_launch(batch, tokens, dim, programs=4096, most_rows=64)
+    launch = row_launch(batch, tokens, dim, programs=4096)
     with torch.cuda.device_of(x_BNE):  # type: ignore[no-untyped-call]
         _forward[(launch.programs,)](
             x_BNE.contiguous(),
@@ -147,7 +147,7 @@ def _norm_backward(
     grad_BNE: Tensor, x_BNE: Tensor, weight_E: Tensor, cos_BND2: Tensor, sin_BND2: Tensor, rstd_BN: Tensor
 ) -> tuple[Tensor, Tensor]:
     batch, tokens, dim = x_BNE.shape
-    launch = row_launch(batch, tokens, dim, programs=512, most_rows=64)
+    launch = row_launch(batch, tokens, dim, programs=512)
     x_grad_BNE = x_BNE.new_empty(x_BNE.shape)
     parts_PE = x_BNE.new_empty((launch.programs, dim), dtype=torch.float32)
     with torch.cuda.device_of(x_BNE):  # type: ignore[no-untyped-call]
