@@ -69,21 +69,6 @@ def agree(fused: Operation, plain: Operation, inputs: list[Tensor], constants: t
         torch.testing.assert_close(got.double(), want, rtol=rounding, atol=2e-5)
 
 
-@pytest.fixture(params=[None, 3], ids=["row by row", "three rows a program"])
-def _rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few tokens get a program each; this has programs walk over several, the last of them over fewer."""
-    if request.param is None:
-        return
-
-    def launch(batch: int, tokens: int, dim: int, **_: int) -> Launch:
-        usual = row_launch(batch, tokens, dim, programs=1)
-        return usual._replace(rows=request.param, programs=batch * -(-tokens // request.param))
-
-    monkeypatch.setattr(triton_modulated_norm, "row_launch", launch)
-    monkeypatch.setattr(triton_norm_rope, "row_launch", launch)
-
-
-@pytest.mark.usefixtures("_rows")
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_modulated_norm(shape: Shape, dtype: torch.dtype) -> None:
@@ -91,7 +76,6 @@ def test_modulated_norm(shape: Shape, dtype: torch.dtype) -> None:
     agree(triton_modulated_norm.modulated_norm, reference.modulated_norm, inputs, (EPS,))
 
 
-@pytest.mark.usefixtures("_rows")
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_norm_rope(shape: Shape, dtype: torch.dtype) -> None:
@@ -99,7 +83,21 @@ def test_norm_rope(shape: Shape, dtype: torch.dtype) -> None:
     agree(triton_norm_rope.norm_rope, reference.norm_rope, inputs, (*angles(1, shape), shape.heads, EPS))
 
 
-@pytest.mark.usefixtures("_rows")
+@pytest.mark.parametrize("rows", [1, 3, 7])
+def test_programs_walk_over_several_rows_the_last_of_a_sample_over_fewer(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def launch(batch: int, tokens: int, dim: int, **_: int) -> Launch:
+        usual = row_launch(batch, tokens, dim, programs=1)
+        return usual._replace(rows=rows, programs=batch * -(-tokens // rows))
+
+    monkeypatch.setattr(triton_modulated_norm, "row_launch", launch)
+    monkeypatch.setattr(triton_norm_rope, "row_launch", launch)
+    test_modulated_norm(Shape(2, 7, 3, 6), torch.float32)
+    test_norm_rope(Shape(2, 7, 3, 6), torch.float32)
+    test_norm_rope_turns_each_sample_by_its_own_angles()
+
+
 def test_norm_rope_turns_each_sample_by_its_own_angles() -> None:
     shape = Shape(2, 7, 3, 6)
     inputs = [randn(*shape.x, seed=0), randn(shape.x[-1], seed=1)]
