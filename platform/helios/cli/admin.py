@@ -18,7 +18,7 @@ from helios.cli.client import KINDS, Client, Object, connect, kind_of
 from helios.cli.durations import seconds_in
 from helios.cli.endpoint import find_home
 from helios.cli.output import Format, FormatOption, err, examples, out, show, table_of
-from helios.cli.recorded import json_of
+from helios.cli.recorded import recorded
 from helios.errors import ConflictError, HeliosError, InputError
 
 if TYPE_CHECKING:
@@ -156,9 +156,9 @@ def replay(
 ) -> None:
     """Decide on a recorded snapshot again; exit with 1 and show the difference where that is not what was decided."""
     from helios.scheduler import schedule
-    from helios.scheduler.codec import decided, read
+    from helios.scheduler.codec import decided
 
-    known, policy, before = read(json_of(file))
+    known, policy, before = recorded(file)
     cycle = schedule(known, policy)
     differences = list(_differences(before, decided(cycle)))
     for line in differences[:MOST_DIFFERENCES]:

@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from helios.cli.output import Format, duration, show, table_of, useful
-from helios.cli.recorded import json_of
+from helios.cli.recorded import recorded
 from helios.cli.simulating import look_for, progress
 from helios.errors import InputError, NotFoundError, nearest
 
@@ -117,10 +117,9 @@ def _known(ask: Ask) -> "Known":
         from helios.cli.client import connect
 
         with connect() as client:
-            document: object = client.snapshot(cycle="now")
+            snapshot, policy, _ = read(client.snapshot(cycle="now"))
     else:
-        document = json_of(ask.snapshot)
-    snapshot, policy, _ = read(document)
+        snapshot, policy, _ = recorded(ask.snapshot)
     return Known(snapshot, policy)
 
 

@@ -3,13 +3,23 @@
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from helios.ports import LaunchStatus, NodeObservation, Phase
-from helios.scheduler import Policy, Snapshot, schedule
+from helios.scheduler import (
+    CellState,
+    Node,
+    Policy,
+    Readiness,
+    Request,
+    RunningGang,
+    Snapshot,
+    schedule,
+)
 from helios.scheduler.codec import canonical, record
 
 QUOTA = """apiVersion: helios/v1
@@ -147,13 +157,42 @@ def test_options_of_a_live_fleet_are_refused_for_a_trace(cli: Any) -> None:
     assert "--hours is for the fleet and queue of now" in result.err
 
 
-@pytest.mark.parametrize(("text", "said"), [("{", "snap.json:1:2: is no JSON"), ("[]", "expected a document with")])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "snap.json:1:2: is no JSON"),
+        ("[]", "expected a document with"),
+        ('{"format": 1, "snapshot": {}, "polcy": {}}', "no field 'polcy' Hint: did you mean 'policy'?"),
+        ('{"format": 2, "snapshots": {}}', "format: expected 1, got 2"),
+        ('{"format": 1, "policy": {}, "format": 1}', "snap.json: format: is there twice"),
+        ('{"snapshot": {"cells": [{}, {"name": "a", "name": "b"}]}}', "snapshot.cells[1].name: is there twice"),
+        ('{"snapshot": {"a": 1, "a": 2}, "snapshot": {}}', "snap.json: snapshot: is there twice"),
+    ],
+)
 def test_file_that_is_no_snapshot_is_refused(cli: Any, text: str, said: str) -> None:
-    """As `admin replay` refuses it."""
+    """For what-if as for a replay, with the place."""
     Path("snap.json").write_text(text)
-    result = cli("simulate", "--snapshot", "snap.json")
-    assert result.code == 2
-    assert said in " ".join(result.err.split())
+    for words in (("simulate", "--snapshot", "snap.json"), ("admin", "replay", "snap.json")):
+        result = cli(*words)
+        assert result.code == 2
+        assert said in " ".join(result.err.split())
+
+
+def test_gang_on_a_node_that_no_cell_lists_is_told(cli: Any) -> None:
+    """A live fleet may have one whose node was taken away, so it is played on; a typo is seen all the same."""
+    node = Node("gpu-0", "gpu", 64_000, 2**39, {"H100": 8})
+    cell = CellState("east", Readiness.READY, (node,))
+    held = [RunningGang(name, "research", "east", (f"gpu-{name}",), Request(1000, 0, "H100", 8)) for name in "01"]
+    seen, policy = Snapshot(1.0, (cell,), running=(*held, replace(held[0], uid="2", cell="eats"))), Policy()
+    Path("snap.json").write_text(canonical(record(seen, policy, schedule(seen, policy))))
+    result = cli("admin", "replay", "snap.json")
+    assert result.code == 0, result.err
+    said = result.err.splitlines()
+    assert (
+        said[0] == "snap.json: snapshot.running[1].nodes[0]: cell 'east' lists no node 'gpu-1'; did you mean 'gpu-0'?"
+    )
+    assert said[1] == "snap.json: snapshot.running[2].cell: no cell is named 'eats'; did you mean 'east'?"
+    assert len(said) == 2
 
 
 def test_snapshot_that_is_not_there_is_named_with_what_writes_one(cli: Any) -> None:
