@@ -8,16 +8,21 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
+from helios.control.enacting import Enactor
 from helios.control.explaining import explain, preview, queue
 from helios.control.forecasting import Forecaster
 from helios.control.gateway import CellGateway
 from helios.control.index import Index
 from helios.control.leader import TERM_S, Elector
 from helios.control.measuring import Measures
+from helios.control.observing import Observer
+from helios.control.parsed import Specs
 from helios.control.reconciling import Reconciler
 from helios.control.requests import DEFAULT_TENANT
+from helios.control.tracking import RunCloser
 from helios.control.use import FORGOTTEN_AFTER, HALF_LIFE_S
 from helios.control.watching import Watcher
+from helios.control.writes import View, Writes
 from helios.errors import ConflictError, FencedError, HeliosError, UnavailableError
 from helios.ports import Clock, Tracker
 from helios.scheduler import Cycle, Policy, Reservation, Snapshot, schedule
@@ -29,7 +34,7 @@ from helios.telemetry import metrics, tracing
 LEASE = "control"
 DEFAULT = Policy()
 LOOK_AGAIN_S = 60.0
-"""The scheduler decides again after so long though nothing happened: minimum runs end, and patience does."""
+"""The scheduler decides again after so long though nothing happened, whenever it means to look itself."""
 FORESEEN_S = 10.0
 """How long the reservations of a cycle are shown where none follows."""
 IDLE_TICK_S = 1.0
@@ -79,16 +84,11 @@ class ControlPlane:
         self.gateway = CellGateway(store, self.mirror, self._index, on_report=self._wake.set)
         self._watcher = Watcher(self._clock)
         self._measures = Measures(mirror=self.mirror, index=self._index, watcher=self._watcher, clock=self._clock)
-        self._reconciler = Reconciler(
-            store,
-            mirror=self.mirror,
-            index=self._index,
-            watcher=self._watcher,
-            measures=self._measures,
-            clock=self._clock,
-            tracker=tracker,
-            executor=executor,
-        )
+        self._specs = Specs()
+        view = View(self.mirror, self._index, self._specs, self._watcher, self._clock)
+        self._writes = Writes(store, view, self._measures)
+        self._observer, self._enactor = Observer(view, self._writes), Enactor(view, self._writes)
+        self._reconciler = Reconciler(view, self._writes, RunCloser(tracker, self._clock, executor))
         self._forecaster = Forecaster(self.mirror, self._snapshot, self._clock, policy)
         self._scheduled_version = -1
         self._next_look = math.inf
@@ -112,12 +112,12 @@ class ControlPlane:
         now = self._clock.now()
         if now >= self._resync_at:
             self._index.touch_all()
-            self._reconciler.forget_gone()
+            self._forget_gone()
             self._resync_at = now + RESYNC_S
         # 1. What cells said since the last pass, what has gone silent, and what is due.
         reports = self._watcher.fresh(self._store)
         for heard in reports:
-            self._reconciler.observe(heard.report, pool, timely=heard.timely)
+            self._observer.observe(heard.report, pool, timely=heard.timely)
         if reports:
             self.mirror.sync()  # what was taken in is what the rest of the pass goes by
         self._watcher.touch_due(self._index, now)
@@ -149,7 +149,7 @@ class ControlPlane:
         metrics.observe_decisions(len(cycle), took)
         self._foresee(cycle, now)
         self._last = (snapshot, cycle)
-        self._reconciler.carry_out(cycle, pool)
+        self._enactor.carry_out(cycle, pool)
         if pool is not None:  # by itself it paces itself; a test that ticks decides every time
             # To find out who is to be told what takes its time as well; to wait for the writes takes nobody's.
             self._not_before = time.monotonic() + CYCLE_SHARE * (time.thread_time() - computed)
@@ -233,11 +233,19 @@ class ControlPlane:
     def _begin(self, writes: Store) -> None:
         """Take over: whatever was known of another time is forgotten, and everything is looked at once."""
         self._watcher.begin()
-        self._reconciler.begin(writes)
+        self._writes.store = writes
+        self._observer.begin()
         self._index.touch_all()
         self._scheduled_version, self._next_look = -1, math.inf
         self._not_before = 0.0
         self._resync_at = self._clock.now() + RESYNC_S
+
+    def _forget_gone(self) -> None:
+        """Let go of what is remembered of objects that are not there any more, however they went."""
+        for memory in (self._specs, self._writes, self._observer):
+            for uid in memory.uids():
+                if self.mirror.by_uid(uid) is None:
+                    memory.forget(uid)
 
     def _start_forecasting(self, stop: threading.Event) -> None:
         """Every replica learns for itself how good its forecasts are: it is asked for them whether it leads or not."""

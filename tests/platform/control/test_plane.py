@@ -141,7 +141,7 @@ def test_scheduler_rests_after_all_that_its_cycle_computed(fleet: Any, monkeypat
         while time.thread_time() < ends:
             pass
 
-    monkeypatch.setattr(fleet.plane._reconciler, "carry_out", compare)
+    monkeypatch.setattr(fleet.plane._enactor, "carry_out", compare)
     fleet.job()
     with ThreadPoolExecutor(1) as pool:
         fleet.plane.tick(pool)

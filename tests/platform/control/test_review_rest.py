@@ -123,7 +123,7 @@ def test_record_that_everybody_writes_is_tried_again_after_a_while(
 
 def test_what_is_remembered_of_work_goes_when_it_is_over(fleet: Any) -> None:
     """A thousand finished jobs do not slow down what is written of the one that runs, nor stay in memory."""
-    reconciler = fleet.plane._reconciler
+    observer = fleet.plane._observer
     for number in range(3):
         fleet.job(f"job-{number}")
         key = fleet.running(f"job-{number}")
@@ -131,21 +131,20 @@ def test_what_is_remembered_of_work_goes_when_it_is_over(fleet: Any) -> None:
         fleet.settle(2)
         fleet.cell.end(key, Phase.SUCCEEDED)
         fleet.settle(2)
-    assert not reconciler._settled
-    assert not reconciler._progress_at
+    assert not observer._settled
+    assert not observer._progress_at
 
 
 def test_what_is_remembered_of_objects_that_were_replaced_goes_too(fleet: Any) -> None:
     """A job that took the place of another one of its name leaves nothing of the other behind."""
-    reconciler = fleet.plane._reconciler
     old = fleet.job("job")
     fleet.end("job")
     fleet.job("job", priority=1)
     fleet.settle(2)
     fleet.advance(301)
     fleet.settle(2)
-    assert old.uid not in reconciler._specs._parsed
-    assert old.uid not in reconciler._told
+    assert old.uid not in fleet.plane._specs._parsed
+    assert old.uid not in fleet.plane._writes._told
 
 
 def test_deadlines_that_moved_leave_nothing_behind(fleet: Any) -> None:
