@@ -166,8 +166,9 @@ class VideoRefDiT(nn.Module):
         if reference_BCTHW is not None:
             if reference is not None:
                 raise ValueError("give reference_BCTHW or its cache, reference, not both")
-            reference = self.encode_reference(
-                reference_BCTHW, audio_BTLK=reference_audio_BTLK, keep_BK=reference_keep_BK
+            # Not as a method of self: under FSDP that gathers the weights which forward has gathered already.
+            reference = VideoRefDiT.encode_reference(
+                self, reference_BCTHW, audio_BTLK=reference_audio_BTLK, keep_BK=reference_keep_BK
             )
         inputs.check_reference(reference, z_BCTHW.shape[0], config)
         with self._autocast(z_BCTHW):
