@@ -47,7 +47,7 @@ POLICIES = {
 """What there is to compare."""
 
 
-OF_TRACES = ("trace", "load", "seeds", "report", "fleet", "gpus", "days", "warm_up", "tail", "phase", "jobs", "traces")
+OF_TRACES = ("trace", "load", "seeds", "fleet", "gpus", "days", "warm_up", "tail", "phase", "jobs", "traces")
 OF_LIVE = ("hours", "by")
 """Options for one way to simulate alone."""
 
@@ -65,7 +65,7 @@ def register(app: typer.Typer) -> None:
             "helios simulate --trace philly --policy helios,qssf --load 0.6,0.8,0.95 --seeds 3 --report out/",
             "helios simulate --trace jobs.csv --fleet cells/ --policy all -o json",
             "helios simulate --policy list",
-            "helios simulate --with more-quota.yaml",
+            "helios simulate --with more-quota.yaml --report out/",
             "helios simulate --snapshot fleet.json --with more-quota.yaml --without Cell/east --hours 48",
         ),
     )(simulate)
@@ -89,7 +89,10 @@ def simulate(
     ] = "",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds: of what is drawn, and of faults.")] = 1,
     report: Annotated[
-        Path | None, typer.Option(help="Folder for the report: HTML with plots, JSON, raw tables.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Folder for the report: HTML with plots, JSON; of a trace raw tables, too.", show_default=False
+        ),
     ] = None,
     fleet: Annotated[
         list[Path] | None,
@@ -149,7 +152,7 @@ def simulate(
     if live:
         names = _listed(policy) if _given(context, "policy") else []
         names = list(POLICIES) if names == ["all"] else names
-        play_on(Ask(snapshot, change or [], without or [], names, hours, cycle_of(cycle), by), how)
+        play_on(Ask(snapshot, change or [], without or [], names, hours, cycle_of(cycle), by, report), how)
         return
     look_for("numpy", *(("matplotlib", "jinja2") if report else ()))
     from helios.simulator.study import Study, cases

@@ -1,5 +1,6 @@
 """`helios simulate --with`: the fleet and queue of now under other cells, quotas, prices or another policy."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from rich.text import Text
 
 from helios.cli.output import Format, duration, show, table_of, useful
 from helios.cli.recorded import recorded
-from helios.cli.simulating import look_for, progress
+from helios.cli.simulating import look_for, progress, taking_the_place_of
 from helios.errors import InputError, NotFoundError, nearest
 
 if TYPE_CHECKING:
@@ -49,28 +50,39 @@ class Ask:
     hours: float
     cycle_s: float
     by: By
+    report: Path | None = None
 
 
 def play_on(ask: Ask, how: Format) -> None:
     """Play the fleet as it is and under each alternative, and print what is otherwise."""
-    look_for("numpy")
+    look_for("numpy", *(("matplotlib", "jinja2") if ask.report else ()))
     from helios.simulator.comparison import compared
 
     if not 0 < ask.hours <= MOST_HOURS:
         raise InputError(f"--hours: expected more than 0 and at most {MOST_HOURS:g}, got {ask.hours:g}")
     changes = _changes(ask)
     known = _known(ask)
-    played = list(_played(ask, known, changes))
-    found = compared(played, ask.hours)
-    data = {
-        "now": datetime.fromtimestamp(known.snapshot.now, UTC).isoformat(timespec="seconds"),
-        "hours": ask.hours,
-        "assumed": _assumed(known, ask),
-        "alternatives": found,
-    }
+    with contextlib.ExitStack() as stack:
+        place = stack.enter_context(taking_the_place_of(ask.report)) if ask.report else None
+        played = list(_played(ask, known, changes))
+        data = {
+            "now": datetime.fromtimestamp(known.snapshot.now, UTC).isoformat(timespec="seconds"),
+            "hours": ask.hours,
+            "assumed": _assumed(known, ask),
+            "alternatives": compared(played, ask.hours),
+        }
+        if place is not None:
+            from helios.simulator.report.whatif import write_whatif
+
+            write_whatif(data, played, place)
     show(data, how, lambda: _page(data, ask.by))
     if how is Format.TABLE:
-        useful(("helios simulate ... -o json", "every figure by class and tenant, and who gains and loses"))
+        useful(
+            (str(ask.report / "report.html"), "the same by class and tenant, and who runs where; open it in a browser")
+            if ask.report
+            else ("helios simulate ... --report out/", "the same as a page, by class and tenant, and who runs where"),
+            ("helios simulate ... -o json", "every figure by class and tenant, and who gains and loses"),
+        )
 
 
 # What is played -------------------------------------------------------------------------------------------------------
@@ -211,20 +223,6 @@ def _unsaved(snapshot: "Snapshot") -> int:
 
 # What is printed ------------------------------------------------------------------------------------------------------
 
-_ROWS = (
-    ("started", "jobs started", "count"),
-    ("unstarted", "not started", "count"),
-    ("ended", "jobs ended", "count"),
-    ("wait_mean_s", "wait, mean", "time"),
-    ("wait_p50_s", "wait, p50", "time"),
-    ("wait_p99_s", "wait, p99", "time"),
-    ("productive_gpu_h", "GPU-hours productive", "number"),
-    ("lost_gpu_h", "GPU-hours lost", "number"),
-    ("stranded_gpu_h", "GPU-hours stranded", "number"),
-    ("cost_usd", "cost, USD", "number"),
-    ("preemptions", "preemptions", "count"),
-)
-
 
 def _page(data: Mapping[str, Any], by: By) -> RenderableType:
     found = data["alternatives"]
@@ -241,6 +239,8 @@ def _page(data: Mapping[str, Any], by: By) -> RenderableType:
 
 def _table(shown: Sequence[Mapping[str, Any]], by: By) -> RenderableType:
     """The figures, alternatives beside each other; in brackets what they have more or less than as it is."""
+    from helios.simulator.comparison import ROWS
+
     key = "tenants" if by is By.TENANT else "classes"
     blocks = [("all", [entry["total"] for entry in shown])]
     blocks += [(name, [entry[key][name] for entry in shown]) for name in shown[0][key]]
@@ -249,11 +249,13 @@ def _table(shown: Sequence[Mapping[str, Any]], by: By) -> RenderableType:
         if not any(column["jobs"] for column in columns):
             continue
         rows.append([Text(f"{title}, {columns[0]['jobs']} jobs", style="bold"), *[""] * len(columns)])
-        for name, said, unit in _ROWS:
-            if name in columns[0]:
-                values = [column[name] for column in columns]
-                cells = [_cell(value, None if index == 0 else values[0], unit) for index, value in enumerate(values)]
-                rows.append([f"  {said}", *cells])
+        for row in ROWS:
+            if row.key in columns[0]:
+                values = [column[row.key] for column in columns]
+                cells = [
+                    _cell(value, None if index == 0 else values[0], row.unit) for index, value in enumerate(values)
+                ]
+                rows.append([f"  {row.title}", *cells])
     return table_of(("", *(entry["name"].upper() for entry in shown)), rows)
 
 

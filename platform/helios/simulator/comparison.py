@@ -88,6 +88,37 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """How a figure is shown.
+
+    Attributes:
+        key: its name in `Figures`, or `stranded_gpu_h` of the whole fleet.
+        unit: `count`, `time` (seconds) or `number`.
+        better: `higher` or `lower`; empty where neither is.
+    """
+
+    key: str
+    title: str
+    unit: str
+    better: str = ""
+
+
+ROWS = (
+    Row("started", "jobs started", "count", "higher"),
+    Row("unstarted", "not started", "count", "lower"),
+    Row("ended", "jobs ended", "count", "higher"),
+    Row("wait_mean_s", "wait, mean", "time", "lower"),
+    Row("wait_p50_s", "wait, p50", "time", "lower"),
+    Row("wait_p99_s", "wait, p99", "time", "lower"),
+    Row("productive_gpu_h", "GPU-hours productive", "number", "higher"),
+    Row("lost_gpu_h", "GPU-hours lost", "number", "lower"),
+    Row("stranded_gpu_h", "GPU-hours stranded", "number", "lower"),
+    Row("cost_usd", "cost, USD", "number"),
+    Row("preemptions", "preemptions", "count", "lower"),
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Moved:
     """A job that waits longer or shorter than as it is.
 

@@ -1,6 +1,7 @@
 """`helios simulate --with`: a live fleet played on under a change, from a file and from the control plane."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,14 +14,17 @@ from helios.ports import LaunchStatus, NodeObservation, Phase
 from helios.scheduler import (
     CellState,
     Node,
+    PendingGang,
     Policy,
     Readiness,
     Request,
     RunningGang,
     Snapshot,
+    TenantState,
     schedule,
 )
 from helios.scheduler.codec import canonical, record
+from helios.spec import QoS
 
 QUOTA = """apiVersion: helios/v1
 kind: Tenant
@@ -132,7 +136,7 @@ def snap(tmp_path: Path) -> Path:
         (("--with", "more.yaml", "--with", "more.yaml"), 2, "more.yaml is asked for twice"),
         (("--without", "Cell/nowhere"), 2, "no cell of the fleet is named 'nowhere'"),
         (("--with", "more.yaml", "--load", "0.8"), 2, "--load is for a trace"),
-        (("--with", "more.yaml", "--report", "out"), 2, "--report is for a trace"),
+        (("--with", "more.yaml", "--report", "more.yaml"), 2, "more.yaml is there and is no folder"),
         (("--with", "more.yaml", "--hours", "0"), 2, "--hours: expected more than 0"),
         (("--policy", "kueu"), 2, "did you mean 'kueue'?"),
         ((), 2, "as it is: the fleet has no cell"),
@@ -148,6 +152,35 @@ def test_what_is_wrong_is_said_before_anything_runs(
     assert result.code == code, result.out
     assert said in " ".join(result.err.split())
     assert "Traceback" not in result.err
+
+
+def test_report_has_the_figures_of_every_alternative_and_who_runs_where(cli: Any) -> None:
+    """One page beside the data: a quota that was raised lets the second of two jobs start at once."""
+    gpus = tuple(Node(f"gpu-{index}", "gpu", 64_000, 2**39, {"H100": 8}) for index in range(2))
+    request = Request(1000, 0, "H100", 8)
+    held = RunningGang("a", "research", "east", ("gpu-0",), request, qos=QoS.STANDARD, ends_at=7200.0, name="first")
+    queued = PendingGang("b", "second<", "research", QoS.STANDARD, 0, 0.0, request, 1, 1, estimate=3600.0)
+    tenants = (TenantState("research", {"H100": 8}), TenantState("idle"))
+    seen, policy = Snapshot(1.0, (CellState("east", Readiness.READY, gpus),), tenants, (queued,), (held,)), Policy()
+    Path("snap.json").write_text(canonical(record(seen, policy, schedule(seen, policy))))
+    Path("more.yaml").write_text(QUOTA.format(devices=16))
+    result = cli("simulate", "--snapshot", "snap.json", "--with", "more.yaml", "--report", "out", "-o", "json")
+    assert result.code == 0, result.err
+    assert sorted(file.name for file in Path("out").iterdir()) == ["report.html", "report.json"]
+    data = json.loads(Path("out/report.json").read_text())
+    assert data == json.loads(result.out)
+    page = Path("out/report.html").read_text()
+    assert re.findall("<figcaption><b>(.*?)[.]</b>", page) == [
+        "Before and after, by class",
+        "Before and after, by tenant",
+        "Wait less with more.yaml",
+        "Utilization by cell over time",
+        "Gangs by cell: as it is",
+        "Gangs by cell: more.yaml",
+    ]
+    assert "quota H100:8 (borrows 0, lends 0) -&gt; quota H100:16" in page
+    assert "second&lt;" in page
+    assert '<td class="good">0 s<small>-2.0 h</small></td>' in page
 
 
 def test_options_of_a_live_fleet_are_refused_for_a_trace(cli: Any) -> None:

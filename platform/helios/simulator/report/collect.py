@@ -114,10 +114,11 @@ def _nearer(result: RunResult, than: Picture, reference: float) -> bool:
     )
 
 
-def picture(result: RunResult) -> Picture:
+def picture(result: RunResult, excerpt: tuple[float, float] | None = None) -> Picture:
+    """What the charts of a run need; stays of the middle of its window, where no excerpt is named."""
     since, until = result.window
     middle = (since + until) / 2
-    excerpt = (max(since, middle - EXCERPT_S / 2), min(until, middle + EXCERPT_S / 2))
+    excerpt = excerpt or (max(since, middle - EXCERPT_S / 2), min(until, middle + EXCERPT_S / 2))
     stays = tuple(stay for stay in result.stays if stay.since_s < excerpt[1] and stay.until_s > excerpt[0])
     shown = {stay.job_id for stay in stays}
     fleet = fleet_of(result)
