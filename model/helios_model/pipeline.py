@@ -11,11 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from helios_model import chunks
 from helios_model.audio import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, frame_features, latent_tokens, speech_level
-from helios_model.codec import GROUP, PatchCodec, to_float, to_uint8
+from helios_model.chunks import ChunkLayout, Request
+from helios_model.codec import GROUP, PATCH, PatchCodec, to_float, to_uint8
 from helios_model.config import ModelConfig
-from helios_model.dit import PREFIX_FRAMES, ReferenceCache, VideoRefDiT
-from helios_model.sampler import Conditions, Guidance, make_velocity, sample, schedule
+from helios_model.dit import VideoRefDiT
+from helios_model.modes import A2V, PERSONALITY
+from helios_model.reference import Identity, ReferenceContext, ReferenceStore
+from helios_model.sampler import Guidance, schedule
 from helios_model.text import tokenize
 from helios_model.weights import CONFIG, FORMAT, BundleError, load_into, read_config, write_bundle
 
@@ -23,9 +27,9 @@ __all__ = ["AvatarPipeline", "BundleError", "Guidance", "Sampling"]
 
 Frames = NDArray[np.uint8]
 FIRST_LATENTS = 5
-"""Latent frames of the first chunk, 17 pixel frames."""
-LATER_LATENTS = FIRST_LATENTS - PREFIX_FRAMES
-"""New latent frames of each further chunk, 12 pixel frames; the prefix makes up the rest."""
+"""Latent frames of a chunk: 17 pixel frames, then 12 new ones a chunk after a prefix of two latent frames."""
+REFERENCE_BYTES = 64 * 2**20
+"""Memory for people who were encoded before; one takes less than 1 MB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +41,7 @@ class Sampling:
         eta: of stochastic Euler; 0 is deterministic.
         reference_latents: latent frames taken from the reference video unless the caller says otherwise; 0 for a model
             that has not learned references: the video's first frame then conditions as an image.
-        hold: share of its still picture's drift that each later chunk gives back, 0..1 (`hold_appearance`).
+        hold: share of its still picture's drift that each later chunk gives back, 0..1 (`chunks.hold_appearance`).
     """
 
     steps: int = 12
@@ -54,6 +58,7 @@ class AvatarPipeline:
     Attributes:
         size: height and width of frames in pixels.
         document: the whole config.json, with what its maker recorded.
+        references: people that were encoded before.
     """
 
     fps = FPS
@@ -66,6 +71,7 @@ class AvatarPipeline:
         self.codec = codec
         self.sampling = sampling
         self.document = document or {}
+        self.references = ReferenceStore(REFERENCE_BYTES)
 
     @property
     def size(self) -> int:
@@ -131,124 +137,100 @@ class AvatarPipeline:
         Raises:
             ValueError: a wrong shape, type, or non-finite sound, before anything is computed.
         """
-        reference = self._checked_reference(reference_frames)
-        sound_S = _checked_audio(audio)
-        if steps is not None and steps < 1:
-            raise ValueError(f"steps is at least 1, not {steps}")
-        wanted = self.sampling.reference_latents if reference_latents is None else reference_latents
-        if not 0 <= wanted <= 64:
-            raise ValueError(f"reference_latents is 0 to 64, not {wanted}")
-        plan = _Plan(
-            sigmas=schedule(steps or self.sampling.steps, self.sampling.shift),
-            guidance=guidance or self.sampling.guidance,
-            seed=seed,
-            prompt=prompt,
-        )
-        return self._chunks(reference, sound_S, wanted, plan, on_progress)
+        self._check(reference_frames, audio, steps, reference_latents)
 
-    @torch.inference_mode()
-    def encode_person(self, reference_frames: Frames, count: int) -> ReferenceCache:
-        """Keys and values of `count` latent frames spread over the video, for all chunks, steps and prompts."""
-        latents = self.codec.encode_groups(to_float(torch.from_numpy(pick_groups(reference_frames, count)))[None])
-        return self.model.encode_reference(latents)
+        def frames() -> Iterator[Frames]:
+            request = self.request(
+                reference_frames,
+                audio,
+                prompt=prompt,
+                seed=seed,
+                steps=steps,
+                guidance=guidance,
+                reference_latents=reference_latents,
+            )
+            total = request.layout.chunks(request.frames)
+            for piece in chunks.generate(self.model, self.codec, request):
+                if on_progress is not None:
+                    on_progress((piece.chunk + 1) / total)
+                yield to_uint8(piece.frames_BFHW3[0]).numpy()
 
-    def _chunks(
+        return frames()
+
+    def request(
         self,
         reference_frames: Frames,
-        sound_S: Tensor,
-        count: int,
-        plan: "_Plan",
-        on_progress: Callable[[float], None] | None,
-    ) -> Iterator[Frames]:
-        config = self.model.config
-        total = math.ceil(len(sound_S) / SAMPLES_PER_FRAME)
-        chunks = 1 + max(0, math.ceil((total - 1 - GROUP * (FIRST_LATENTS - 1)) / (GROUP * LATER_LATENTS)))
-        latents = FIRST_LATENTS + (chunks - 1) * LATER_LATENTS
-        features_BFA = frame_features(speech_level(sound_S[None]), total, config.log_mel.mels)
-        audio_BTLK = latent_tokens(features_BFA, 0, latents, config.log_mel.tokens)
-        cache = self.encode_person(reference_frames, count) if count else None
-        anchor = None if count else self._encode_image(reference_frames[0])
-        sent = 0
-        last: Tensor | None = None
-        still: Tensor | None = None
-        for chunk in range(chunks):
-            new = self._denoise(plan, chunk, audio_BTLK=audio_BTLK, cache=cache, prefix=last, anchor=anchor)
-            if still is None:
-                pixels = self.codec.decode(new)
-                anchor = new[:, :, 0] if anchor is None else anchor
-                still = new[:, :, 1:].mean(2)
-            else:
-                new = hold_appearance(new, still, self.sampling.hold)
-                pixels = self.codec.decode_groups(new)
-            last = new[:, :, -PREFIX_FRAMES:]
-            frames = to_uint8(pixels[0, : total - sent]).numpy()
-            sent += len(frames)
-            if on_progress is not None:
-                on_progress((chunk + 1) / chunks)
-            yield frames
+        audio: NDArray[np.float32],
+        *,
+        prompt: str = "",
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: Guidance | None = None,
+        reference_latents: int | None = None,
+    ) -> Request:
+        """What `generate` asks of `chunks.generate`, for those who want latents, or to go on later; arguments as there.
+
+        Raises:
+            ValueError: as `generate`.
+        """
+        self._check(reference_frames, audio, steps, reference_latents)
+        sound_S = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
+        count = self.sampling.reference_latents if reference_latents is None else reference_latents
+        config, side, layout = self.model.config, self.size // PATCH, ChunkLayout(latents=FIRST_LATENTS)
+        frames = math.ceil(len(sound_S) / SAMPLES_PER_FRAME)
+        latents = sum(layout.span(layout.chunks(frames) - 1))
+        features_BFA = frame_features(speech_level(sound_S[None]), frames, config.log_mel.mels)
+        text, silent_text = (
+            tokenize([words], buckets=config.words.buckets, length=config.words.tokens) for words in (prompt, "")
+        )
+        return Request(
+            mode=PERSONALITY if count else A2V,
+            frames=frames,
+            layout=layout,
+            height=side,
+            width=side,
+            sigmas=schedule(steps or self.sampling.steps, self.sampling.shift),
+            text=text,
+            silent_text=silent_text,
+            guidance=guidance or self.sampling.guidance,
+            eta=self.sampling.eta,
+            seed=seed,
+            audio=chunks.whole(latent_tokens(features_BFA, 0, latents, config.log_mel.tokens)),
+            anchor_BCHW=None if count else self._encode_image(reference_frames[0]),
+            reference=self.encode_person(reference_frames, count) if count else None,
+            hold=self.sampling.hold,
+            piece=layout.latents,
+        )
 
     @torch.inference_mode()
-    def _denoise(
-        self,
-        plan: "_Plan",
-        chunk: int,
-        *,
-        audio_BTLK: Tensor,
-        cache: ReferenceCache | None,
-        prefix: Tensor | None,
-        anchor: Tensor | None,
-    ) -> Tensor:
-        """The new latent frames `[1, C, T, H, W]` of a chunk."""
-        config = self.model.config
-        count = FIRST_LATENTS if chunk == 0 else LATER_LATENTS
-        start = 0 if chunk == 0 else FIRST_LATENTS + (chunk - 1) * LATER_LATENTS
-        heard = start if prefix is None else start - PREFIX_FRAMES
-        text_BL, silent_BL = (
-            tokenize([prompt], buckets=config.words.buckets, length=config.words.tokens) for prompt in (plan.prompt, "")
-        )
-        given = Conditions(
-            text_BL=text_BL,
-            silent_text_BL=silent_BL,
-            audio_BTLK=audio_BTLK[:, heard : start + count],
-            prefix_BCTHW=prefix,
-            anchor_BCHW=anchor,
-            reference=cache,
-        )
-        side = self.size // 8
-        velocity = make_velocity(self.model, given, plan.guidance)
-        shape = (1, config.channels, count, side, side)
-        return sample(velocity, shape, plan.sigmas, seed=plan.seed, chunk=chunk, eta=self.sampling.eta)
+    def encode_person(self, reference_frames: Frames, count: int) -> ReferenceContext:
+        """`count` latent frames spread over the video, their keys and values: for all chunks, steps and prompts."""
+        latents = self.codec.encode_groups(to_float(torch.from_numpy(pick_groups(reference_frames, count)))[None])
+        return self.references.encoded(ReferenceContext.of(Identity(latents_BCTHW=latents)), self.model)
 
     @torch.inference_mode()
     def _encode_image(self, frame: NDArray[np.uint8]) -> Tensor:
         """The latent image `[1, C, H, W]` of one frame."""
         return self.codec.encode(to_float(torch.from_numpy(frame))[None, None])[:, :, 0]
 
-    def _checked_reference(self, frames: Frames) -> Frames:
+    def _check(self, frames: Frames, audio: NDArray[np.float32], steps: int | None, count: int | None) -> None:
+        """Raises ValueError where one of them is nothing to generate from."""
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (self.size, self.size, 3):
             raise ValueError(
                 f"reference_frames is uint8 [F, {self.size}, {self.size}, 3], not {frames.dtype} {list(frames.shape)}"
             )
         if len(frames) == 0:
             raise ValueError("reference_frames holds no frame")
-        return frames
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    sigmas: list[float]
-    guidance: Guidance | None
-    seed: int
-    prompt: str
-
-
-def hold_appearance(new_BCTHW: Tensor, still_BCHW: Tensor, share: float) -> Tensor:
-    """Move a chunk's still picture, its mean over time, towards `still_BCHW` by `share`; its motion stays.
-
-    Each chunk begins from the one before, so that colours and faces drift where nothing holds them. Measured in
-    docs/decisions/0012-holding-appearance.md.
-    """
-    return new_BCTHW + share * (still_BCHW - new_BCTHW.mean(2))[:, :, None]
+        if audio.ndim != 1 or not np.issubdtype(audio.dtype, np.floating):
+            raise ValueError(f"audio is float32 [n], not {audio.dtype} {list(audio.shape)}")
+        if audio.size == 0:
+            raise ValueError("audio holds no sample")
+        if not np.isfinite(audio).all():
+            raise ValueError("audio holds NaN or infinity")
+        if steps is not None and steps < 1:
+            raise ValueError(f"steps is at least 1, not {steps}")
+        if count is not None and not 0 <= count <= 64:
+            raise ValueError(f"reference_latents is 0 to 64, not {count}")
 
 
 def pick_groups(frames: Frames, count: int) -> Frames:
@@ -261,13 +243,3 @@ def pick_groups(frames: Frames, count: int) -> Frames:
     last = len(frames) - GROUP
     starts = np.linspace(0, last, count).round().astype(int) if count > 1 else np.array([last // 2])
     return np.concatenate([frames[start : start + GROUP] for start in starts])
-
-
-def _checked_audio(audio: NDArray[np.float32]) -> Tensor:
-    if audio.ndim != 1 or not np.issubdtype(audio.dtype, np.floating):
-        raise ValueError(f"audio is float32 [n], not {audio.dtype} {list(audio.shape)}")
-    if audio.size == 0:
-        raise ValueError("audio holds no sample")
-    if not np.isfinite(audio).all():
-        raise ValueError("audio holds NaN or infinity")
-    return torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))

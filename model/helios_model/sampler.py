@@ -1,25 +1,42 @@
 """From noise to latents: schedule, (stochastic) Euler steps, guidance, and noise that only its key decides.
 
-Conventions: sigma = 1 is pure noise, `x_sigma = (1 - sigma) x0 + sigma eps`, `v = eps - x0`.
+Conventions: sigma = 1 is pure noise, `x_sigma = (1 - sigma) x0 + sigma eps`, `v = eps - x0` (TAVR eq. 6).
 """
 
 import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from helios_model.dit import Prediction, ReferenceCache, VideoRefDiT
 
-Velocity = Callable[[Tensor, float], Tensor]
+
+class Sample(NamedTuple):
+    """Latents and, where it is sampled, their motion."""
+
+    latents_BCTHW: Tensor
+    motion_BTM: Tensor | None = None
+
+
+class Noise(NamedTuple):
+    """Noise of both; None where a step adds none."""
+
+    latents_BCTHW: Tensor | None = None
+    motion_BTM: Tensor | None = None
+
+
+Velocity = Callable[[Sample, float], Prediction]
 
 
 @dataclass(frozen=True, slots=True)
 class Guidance:
-    """Scales of the three-pass combination `v0 + text (v_c0 - v0) + audio (v_ca - v_c0)`."""
+    """Scales of the three-pass combination `v0 + text (v_c0 - v0) + audio (v_ca - v_c0)`; TAVR: text 5.0, audio 1.8."""
 
     text: float
     audio: float
@@ -30,34 +47,63 @@ class Conditions:
     """What a batch of chunks is generated from; see `VideoRefDiT.forward` for shapes.
 
     Attributes:
-        silent_text_BL: the tokens of the empty prompt, for the unconditional pass.
+        text: word numbers or features, as the network takes them.
+        silent_text: the empty prompt, for the unconditional pass.
+        motion_BTM: a motion track that is imposed; it is never noised.
+        sample_motion: motion is sampled together with the latents; not beside an imposed track.
+        draft_BCTHW: clean latents that a refiner starts from, once they are noised.
     """
 
-    text_BL: Tensor
-    silent_text_BL: Tensor
+    text: Tensor
+    silent_text: Tensor
     audio_BTLK: Tensor | None = None
     prefix_BCTHW: Tensor | None = None
     anchor_BCHW: Tensor | None = None
+    anchor_keep_BK: Tensor | None = None
+    motion_BTM: Tensor | None = None
+    sample_motion: bool = False
     reference: ReferenceCache | None = None
+    draft_BCTHW: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.sample_motion and self.motion_BTM is not None:
+            raise ValueError("motion_BTM is imposed and sample_motion asks for another: give one of them")
+        if self.sample_motion and self.draft_BCTHW is not None:
+            raise ValueError("draft_BCTHW has its motion already: impose it as motion_BTM, or go without")
+
+    def names(self) -> frozenset[str]:
+        """The inputs that are there, as `modes.INPUTS` calls them."""
+        tensors = {
+            "text": self.text,
+            "audio": self.audio_BTLK,
+            "prefix": self.prefix_BCTHW,
+            "anchor": self.anchor_BCHW,
+            "anchor_keep": self.anchor_keep_BK,
+            "motion": self.text if self.sample_motion else self.motion_BTM,
+            "reference": self.reference,
+            "draft": self.draft_BCTHW,
+        }
+        return frozenset(name for name, tensor in tensors.items() if tensor is not None)
 
 
 def shifted(sigma: Tensor, k: float) -> Tensor:
-    """`s' = k s / (1 + (k - 1) s)`: more of the steps at high noise for k > 1."""
+    """`s' = k s / (1 + (k - 1) s)`: more of the steps at high noise for k > 1 (Esser et al. 2024, eq. 23)."""
     return k * sigma / (1 + (k - 1) * sigma)
 
 
 def schedule(steps: int, shift: float) -> list[float]:
-    """`steps + 1` noise levels from 1 to 0."""
+    """`steps + 1` noise levels from 1 to 0 (Avatar V: 24 steps)."""
     levels: list[float] = shifted(torch.linspace(1, 0, steps + 1, dtype=torch.float64), shift).tolist()
     return levels
 
 
-def keyed_noise(shape: Sequence[int], *, seed: int, chunk: int, step: int) -> Tensor:
+def keyed_noise(shape: Sequence[int], *, seed: int, chunk: int, step: int, stream: str = "") -> Tensor:
     """Standard normal noise on the CPU, decided by its key and its full shape alone.
 
     Whoever needs a part (a rank, a resumed run) draws the whole and slices it.
     """
-    digest = hashlib.sha256(f"{seed}/{chunk}/{step}".encode()).digest()
+    key = f"{seed}/{chunk}/{step}" + (f"/{stream}" if stream else "")
+    digest = hashlib.sha256(key.encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     return torch.randn(tuple(shape), generator=generator)
 
@@ -80,68 +126,116 @@ def euler_step(
 
 
 def sample(
-    velocity: Velocity, shape: Sequence[int], sigmas: Sequence[float], *, seed: int, chunk: int = 0, eta: float = 0.0
-) -> Tensor:
-    """Latents of `shape`, from the noise of (seed, chunk) down the levels `sigmas`."""
-    x = keyed_noise(shape, seed=seed, chunk=chunk, step=0)
-    for index, (sigma, target) in enumerate(pairwise(sigmas)):
-        fresh = keyed_noise(shape, seed=seed, chunk=chunk, step=index + 1) if eta > 0 and target > 0 else None
-        x = euler_step(x, velocity(x, sigma), sigma, target, eta=eta, noise=fresh)
+    velocity: Velocity,
+    shape: Sequence[int],
+    sigmas: Sequence[float],
+    *,
+    seed: int,
+    chunk: int = 0,
+    eta: float = 0.0,
+    motion_shape: Sequence[int] | None = None,
+    device: torch.device | str = "cpu",
+) -> Sample:
+    """Latents of `shape`, and motion of `motion_shape` with noise of its own, down the levels `sigmas`."""
+    draw = partial(keyed_noise, seed=seed, chunk=chunk)
+
+    def motion_noise(step: int) -> Tensor | None:
+        return None if motion_shape is None else draw(motion_shape, step=step, stream="motion").to(device)
+
+    x = Sample(draw(shape, step=0).to(device), motion_noise(0))
+    for number, (sigma, target) in enumerate(pairwise(sigmas), start=1):
+        noisy = eta > 0 and target > 0
+        fresh = Noise(draw(shape, step=number).to(device), motion_noise(number)) if noisy else Noise()
+        step = partial(euler_step, sigma=sigma, target=target, eta=eta)
+        x = _joint_step(step, x, velocity(x, sigma), fresh)
     return x
 
 
-def conditional_velocity(model: VideoRefDiT, z_BCTHW: Tensor, sigma_B: Tensor, given: Conditions) -> Tensor:
-    """One pass with all conditions."""
+def _joint_step(step: Callable[..., Tensor], x: Sample, v: Prediction, noise: Noise) -> Sample:
+    """`step` of the latents and of the motion that is sampled with them."""
+    latents = step(x.latents_BCTHW, v.velocity_BCTHW, noise=noise.latents_BCTHW)
+    if x.motion_BTM is None:
+        return Sample(latents)
+    if v.motion_BTM is None:
+        raise ValueError("motion is sampled, and the network gave no velocity of it")
+    return Sample(latents, step(x.motion_BTM, v.motion_BTM, noise=noise.motion_BTM))
+
+
+def conditional_velocity(
+    model: VideoRefDiT, z_BCTHW: Tensor, sigma_B: Tensor, given: Conditions, *, motion_BTM: Tensor | None = None
+) -> Prediction:
+    """One pass with all conditions; `motion_BTM` is noisy as `z`, a track of `given` is clean (sigma 0)."""
+    imposed = given.motion_BTM is not None
     prediction: Prediction = model(
         z_BCTHW,
         sigma_B,
-        given.text_BL,
+        given.text,
         audio_BTLK=given.audio_BTLK,
         prefix_BCTHW=given.prefix_BCTHW,
         anchor_BCHW=given.anchor_BCHW,
+        anchor_keep_BK=given.anchor_keep_BK,
+        motion_BTM=given.motion_BTM if imposed else motion_BTM,
+        motion_sigma_B=torch.zeros_like(sigma_B) if imposed else None,
         reference=given.reference,
     )
-    return prediction.velocity_BCTHW
+    return prediction
 
 
 def guided_velocity(
-    model: VideoRefDiT, z_BCTHW: Tensor, sigma_B: Tensor, given: Conditions, guidance: Guidance
-) -> Tensor:
-    """`v0 + w_t (v_c0 - v0) + w_a (v_ca - v_c0)`: unconditional, text only, text and audio, in one batch of three.
+    model: VideoRefDiT,
+    z_BCTHW: Tensor,
+    sigma_B: Tensor,
+    given: Conditions,
+    guidance: Guidance,
+    *,
+    motion_BTM: Tensor | None = None,
+) -> Prediction:
+    """`v0 + w_t (v_c0 - v0) + w_a (v_ca - v_c0)` (TAVR): unconditional, text only, text and audio, a batch of three.
 
-    References, prefix and anchor are in all three.
+    References, prefix, anchor and motion are in all three; a motion that is sampled is guided in the same way.
     """
     batch = z_BCTHW.shape[0]
-    audio_keep_B = torch.cat([z_BCTHW.new_zeros(2 * batch), z_BCTHW.new_ones(batch)])
+    imposed = given.motion_BTM is not None
     prediction: Prediction = model(
         _three(z_BCTHW),
         sigma_B.repeat(3),
-        torch.cat([given.silent_text_BL, given.text_BL, given.text_BL]),
-        audio_BTLK=None if given.audio_BTLK is None else _three(given.audio_BTLK),
-        audio_keep_B=audio_keep_B,
-        prefix_BCTHW=None if given.prefix_BCTHW is None else _three(given.prefix_BCTHW),
-        anchor_BCHW=None if given.anchor_BCHW is None else _three(given.anchor_BCHW),
+        torch.cat([given.silent_text, given.text, given.text]),
+        audio_BTLK=_maybe_three(given.audio_BTLK),
+        audio_keep_B=torch.cat([sigma_B.new_zeros(2 * batch), sigma_B.new_ones(batch)]),
+        prefix_BCTHW=_maybe_three(given.prefix_BCTHW),
+        anchor_BCHW=_maybe_three(given.anchor_BCHW),
+        anchor_keep_BK=_maybe_three(given.anchor_keep_BK),
+        motion_BTM=_maybe_three(given.motion_BTM if imposed else motion_BTM),
+        motion_sigma_B=sigma_B.new_zeros(3 * batch) if imposed else None,
         reference=None if given.reference is None else given.reference.expand(3),
     )
-    v_none, v_text, v_all = prediction.velocity_BCTHW.chunk(3)
-    return combine(v_none, v_text, v_all, guidance)
+    motion = prediction.motion_BTM
+    return Prediction(
+        _combined(prediction.velocity_BCTHW, guidance), None if motion is None else _combined(motion, guidance)
+    )
 
 
-def combine(v_none: Tensor, v_text: Tensor, v_all: Tensor, guidance: Guidance) -> Tensor:
+def _combined(passes: Tensor, guidance: Guidance) -> Tensor:
+    v_none, v_text, v_all = passes.chunk(3)
     return v_none + guidance.text * (v_text - v_none) + guidance.audio * (v_all - v_text)
 
 
 def make_velocity(model: VideoRefDiT, given: Conditions, guidance: Guidance | None) -> Velocity:
-    """The velocity of a batch as the sampler wants it: of (x, sigma)."""
+    """The velocity of a batch as the sampler wants it; without guidance (a distilled student) one pass a step."""
 
-    def velocity(x: Tensor, sigma: float) -> Tensor:
-        sigma_B = x.new_full((x.shape[0],), sigma)
+    def velocity(x: Sample, sigma: float) -> Prediction:
+        z_BCTHW, motion_BTM = x
+        sigma_B = z_BCTHW.new_full((z_BCTHW.shape[0],), sigma)
         if guidance is None:
-            return conditional_velocity(model, x, sigma_B, given)
-        return guided_velocity(model, x, sigma_B, given, guidance)
+            return conditional_velocity(model, z_BCTHW, sigma_B, given, motion_BTM=motion_BTM)
+        return guided_velocity(model, z_BCTHW, sigma_B, given, guidance, motion_BTM=motion_BTM)
 
     return velocity
 
 
 def _three(x: Tensor) -> Tensor:
     return x.repeat(3, *[1] * (x.ndim - 1))
+
+
+def _maybe_three(x: Tensor | None) -> Tensor | None:
+    return None if x is None else _three(x)

@@ -9,8 +9,8 @@ import torch
 
 from helios_model.codec import PatchCodec
 from helios_model.config import ModelConfig
-from helios_model.dit import Prediction, VideoRefDiT
-from helios_model.pipeline import AvatarPipeline, BundleError, Guidance, Sampling, hold_appearance, pick_groups
+from helios_model.dit import Prediction, ReferenceCache, VideoRefDiT
+from helios_model.pipeline import AvatarPipeline, BundleError, Guidance, Sampling, pick_groups
 
 
 @pytest.fixture
@@ -113,17 +113,6 @@ def test_a_later_chunk_starts_from_the_one_before(
     assert later_prefix is not prefix
 
 
-def test_holding_appearance_moves_the_still_picture_and_no_motion() -> None:
-    """By `share` towards the first chunk's still picture; what moves within the chunk is as it was."""
-    generator = torch.Generator().manual_seed(0)
-    new = torch.randn(1, 4, 3, 2, 2, generator=generator)
-    still = torch.randn(1, 4, 2, 2, generator=generator)
-    held = hold_appearance(new, still, 0.25)
-    torch.testing.assert_close(held.mean(2), 0.75 * new.mean(2) + 0.25 * still)
-    torch.testing.assert_close(held - held.mean(2)[:, :, None], new - new.mean(2)[:, :, None])
-    assert torch.equal(hold_appearance(new, still, 0.0), new)
-
-
 def test_a_single_picture_is_a_reference_too(pipeline: AvatarPipeline, reference: np.ndarray) -> None:
     """One frame is repeated to a group; a model that knows no references starts from it as an image."""
     assert pick_groups(reference[:1], 3).shape[0] == 12
@@ -137,6 +126,25 @@ def test_reference_groups_are_spread_over_the_video() -> None:
     frames = np.arange(24, dtype=np.uint8)[:, None, None, None]
     assert pick_groups(frames, 4).ravel().tolist() == [0, 1, 2, 3, 7, 8, 9, 10, 13, 14, 15, 16, 20, 21, 22, 23]
     assert pick_groups(frames, 1).ravel().tolist() == [10, 11, 12, 13]
+
+
+def test_a_person_who_was_seen_before_is_not_encoded_again(
+    pipeline: AvatarPipeline, reference: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keys and values of the same frames and weights are taken from memory; other weights make their own."""
+    first = pipeline.encode_person(reference, 2)
+    encode, calls = pipeline.model.encode_reference, list[int]()
+
+    def counting(latents: torch.Tensor, **kwargs: torch.Tensor | None) -> ReferenceCache:
+        calls.append(1)
+        return encode(latents, **kwargs)
+
+    monkeypatch.setattr(pipeline.model, "encode_reference", counting)
+    assert pipeline.encode_person(reference.copy(), 2) is first
+    assert not calls
+    pipeline.model.head.bias.add_(1.0)
+    assert pipeline.encode_person(reference, 2).version != first.version
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ class Distillation(Personality):
 
     @torch.no_grad()
     def _guided(self, batch: Batch) -> Tensor:
-        return guided_velocity(self.teacher, batch["z"], batch["sigma"], self._conditions(batch), self.guidance)
+        return self._velocity(batch["z"], batch["sigma"], self._conditions(batch))
 
     @torch.no_grad()
     def _rollout_velocity(self, batch: Batch) -> Tensor:
@@ -68,15 +68,18 @@ class Distillation(Personality):
         span = (start - stop) / _HALVES
         total = torch.zeros_like(x)
         for index in range(_HALVES):
-            velocity = guided_velocity(self.teacher, x, start - index * span, given, self.guidance)
+            velocity = self._velocity(x, start - index * span, given)
             x = x - span[:, None, None, None, None] * velocity
             total += velocity
         return total / _HALVES
 
+    def _velocity(self, x: Tensor, sigma_B: Tensor, given: Conditions) -> Tensor:
+        return guided_velocity(self.teacher, x, sigma_B, given, self.guidance).velocity_BCTHW
+
     def _conditions(self, batch: Batch) -> Conditions:
         return Conditions(
-            text_BL=batch["text"],
-            silent_text_BL=self.silence(batch["text"]),
+            text=batch["text"],
+            silent_text=self.silence(batch["text"]),
             audio_BTLK=batch["audio"],
             prefix_BCTHW=batch.get("prefix"),
             anchor_BCHW=batch.get("anchor"),

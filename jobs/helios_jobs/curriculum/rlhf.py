@@ -111,8 +111,8 @@ class PreferenceTuning(Personality):
         references = self._references(people, self.sampling.reference_latents, generator).to(self.ctx.device)
         given = self.placed(given)
         conditions = Conditions(
-            text_BL=given["text"],
-            silent_text_BL=self.silence(given["text"]),
+            text=given["text"],
+            silent_text=self.silence(given["text"]),
             audio_BTLK=given["audio"],
             reference=self.frozen.encode_reference(references),
         )
@@ -139,7 +139,8 @@ class PreferenceTuning(Personality):
         levels = schedule(self.sampling.steps, self.sampling.shift)
         for sigma, lower in pairwise(levels):
             sigma_B = x.new_full((shape[0],), sigma)
-            x = euler_step(x, conditional_velocity(self.frozen, x, sigma_B, given), sigma, lower)
+            velocity = conditional_velocity(self.frozen, x, sigma_B, given).velocity_BCTHW
+            x = euler_step(x, velocity, sigma, lower)
         return x.cpu()
 
     def _pixels(self, latents: Tensor) -> NDArray[np.uint8]:

@@ -38,7 +38,7 @@ def test_the_second_phase_regresses_two_guided_half_steps(make_stage: Any) -> No
     half = (batch["sigma"] - batch["target"]) / 2
     x = batch["z"]
     for index in range(2):
-        v = guided_velocity(objective.teacher, x, batch["sigma"] - index * half, given, guidance)
+        v = guided_velocity(objective.teacher, x, batch["sigma"] - index * half, given, guidance).velocity_BCTHW
         x = x - half[:, None, None, None, None] * v
     arrived = batch["z"] - 2 * half[:, None, None, None, None] * objective._rollout_velocity(batch)
     assert torch.allclose(arrived, x, atol=1e-4)
