@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from helios_model.attention import KeyValue, attend, generation_attention
+from helios_model.checkpointing import Checkpointing, run_block
 from helios_model.config import ModelConfig
 from helios_model.kernels import gated_residual, modulated_norm, norm_rope
 from helios_model.rope import Rotation
@@ -128,24 +129,48 @@ class Block(nn.Module):
         text_BLE: Tensor | None = None,
         sound: Sound | None = None,
         reference: KeyValue | None = None,
+        checkpointing: Checkpointing = "none",
     ) -> Tensor:
         """The generation stream, or any that has no other to be seen by."""
+        given = {"text_BLE": text_BLE, "sound": sound, "reference": reference}
+        return run_block(checkpointing, self._generation, x_BNE, time_B6E, plan, **given)
+
+    def forward_reference(
+        self,
+        r_BNE: Tensor,
+        time_B6E: Tensor,
+        plan: StreamPlan,
+        sound: Sound | None,
+        checkpointing: Checkpointing = "none",
+    ) -> tuple[Tensor, KeyValue]:
+        """The reference stream, the second dense call `O_r = Attn(r, r)`; with the keys and values that g sees."""
+        return run_block(checkpointing, self._reference, r_BNE, time_B6E, plan, sound)
+
+    def reference_keys(self, r_BNE: Tensor, time_B6E: Tensor, plan: StreamPlan) -> KeyValue:
+        """Keys and values alone: all that is needed of the last layer."""
+        return self._project(r_BNE, self.modulation(time_B6E), plan)[1]
+
+    def _generation(
+        self,
+        x_BNE: Tensor,
+        time_B6E: Tensor,
+        plan: StreamPlan,
+        *,
+        text_BLE: Tensor | None,
+        sound: Sound | None,
+        reference: KeyValue | None,
+    ) -> Tensor:
         modulation = self.modulation(time_B6E)
         q_BNHD, own = self._project(x_BNE, modulation, plan)
         attention_BNHD = generation_attention(q_BNHD, own, reference, plan.windows)
         return self._after(x_BNE, attention_BNHD, modulation, plan, text_BLE=text_BLE, sound=sound)
 
-    def forward_reference(
+    def _reference(
         self, r_BNE: Tensor, time_B6E: Tensor, plan: StreamPlan, sound: Sound | None
     ) -> tuple[Tensor, KeyValue]:
-        """The reference stream, the second dense call `O_r = Attn(r, r)`; with the keys and values that g sees."""
         modulation = self.modulation(time_B6E)
         q_BNHD, own = self._project(r_BNE, modulation, plan)
         return self._after(r_BNE, attend(q_BNHD, own), modulation, plan, text_BLE=None, sound=sound), own
-
-    def reference_keys(self, r_BNE: Tensor, time_B6E: Tensor, plan: StreamPlan) -> KeyValue:
-        """Keys and values alone: all that is needed of the last layer."""
-        return self._project(r_BNE, self.modulation(time_B6E), plan)[1]
 
     def _project(self, x_BNE: Tensor, modulation: Modulation, plan: StreamPlan) -> tuple[Tensor, KeyValue]:
         normed_BNE = modulated_norm(x_BNE, modulation.shift_attention, modulation.scale_attention, self.eps)

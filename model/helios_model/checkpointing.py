@@ -9,7 +9,6 @@ from torch.utils.checkpoint import (
     CheckpointPolicy,
     checkpoint,
     create_selective_checkpoint_contexts,
-    noop_context_fn,
 )
 
 T = TypeVar("T")
@@ -28,10 +27,16 @@ _KEPT = {
 
 
 def run_block(policy: Checkpointing, block: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """`block(*args, **kwargs)`; what its backward pass needs is kept or computed again as `policy` says."""
+    """`block(*args, **kwargs)`; what its backward pass needs is kept or computed again as `policy` says.
+
+    Called within what is compiled: torch.compile knows checkpoints inside a graph, and refuses to run inside of one.
+    """
     if policy == "none" or not torch.is_grad_enabled():
         return block(*args, **kwargs)
-    contexts = partial(create_selective_checkpoint_contexts, _keep) if policy == "selective" else noop_context_fn
+    if policy == "full":
+        whole: T = checkpoint(block, *args, use_reentrant=False, **kwargs)
+        return whole
+    contexts = partial(create_selective_checkpoint_contexts, _keep)
     result: T = checkpoint(block, *args, use_reentrant=False, context_fn=contexts, **kwargs)
     return result
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from helios_model import inputs
 from helios_model.attention import KeyValue
 from helios_model.blocks import Block, Sound
-from helios_model.checkpointing import Checkpointing, run_block
+from helios_model.checkpointing import Checkpointing
 from helios_model.config import ModelConfig, WordTable
 from helios_model.kernels import modulated_norm
 from helios_model.streams import (
@@ -181,15 +181,14 @@ class VideoRefDiT(nn.Module):
             sound = self._sound(audio_BTLK, audio_keep_B)
             for index, block in enumerate(self._blocks()):
                 pair = None if reference is None else reference.layers[index]
-                x_BNE = run_block(
-                    self.checkpointing,
-                    block,
+                x_BNE = block(
                     x_BNE,
                     time_B6E,
                     plan,
                     text_BLE=text_BLE,
                     sound=sound,
                     reference=pair,
+                    checkpointing=self.checkpointing,
                 )
             rows_BNP = self._rows(x_BNE, time_BE)
             motion_velocity_BTM = self._motion_velocity(x_BNE, plan, layout)
@@ -239,7 +238,7 @@ class VideoRefDiT(nn.Module):
             layers = []
             blocks = self._blocks()
             for block in blocks[:-1]:
-                r_BNE, pair = run_block(self.checkpointing, block.forward_reference, r_BNE, time_B6E, plan, sound)
+                r_BNE, pair = block.forward_reference(r_BNE, time_B6E, plan, sound, self.checkpointing)
                 layers.append(pair)
             layers.append(blocks[-1].reference_keys(r_BNE, time_B6E, plan))
         return ReferenceCache(tuple(layers))
