@@ -41,8 +41,8 @@ reference: $(VENV)/.dev  ## remake the reference pages that are generated from t
 bench-quickstart:  ## how long the quickstart takes and how much memory it needs, step by step
 	$(PYTHON) benchmarks/quickstart.py
 
-bench-long-form: $(VENV)/.dev  ## person, lips and light over 11 s of generated video (after the quickstart)
-	$(BIN)/python benchmarks/long_form.py
+bench-long-form: $(VENV)/.dev  ## memory over 60 s of video, seams of chunks; person, lips and light over 11 s (after the quickstart)
+	$(BIN)/python benchmarks/long_form.py $(ARGS)
 
 bench-train: $(VENV)/.dev  ## what ZeRO costs a step over plain data parallelism
 	$(BIN)/python benchmarks/train_overhead.py

@@ -1,8 +1,12 @@
-"""How well a generated video keeps its person, its lips and its light over 11 s, with and without holding appearance.
+"""Long videos: whether memory grows, whether one sees where chunks join, and whether person, lips and light hold.
 
-People of the test split speak the same synthesised speech through one bundle; all variants see the same noise. Lip-sync
-is judged against what the speech asks of a mouth, identity by the metric probe against a clip in another scene.
-Usage: python benchmarks/long_form.py [--bundle DIR] [--people 12] [--hold 0 0.3 0.6]
+memory: a minute of video is streamed from a network of the tiny preset, untrained, since memory does not depend on
+what weights say; resident memory after each chunk. seams: frame differences where chunks join against those inside
+chunks, on a trained bundle. windows: held-out people speak the same synthesised speech for 11 s, with and without
+holding appearance, all variants with the same noise; lip-sync is judged against what the speech asks of a mouth,
+identity by the metric probe against a clip in another scene.
+Usage: python benchmarks/long_form.py [--only memory seams windows] [--seconds 60] [--bundle DIR] [--people 12]
+       [--hold 0 0.3 0.6]
 """
 
 import argparse
@@ -12,6 +16,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +30,101 @@ from helios_jobs.data.speech import mouth_curve, synthesise
 from helios_jobs.evaluate.heldout import HeldOut, held_out
 from helios_jobs.evaluate.metrics import pearson
 from helios_jobs.evaluate.probes import Probes, load_probes
-from helios_model.pipeline import AvatarPipeline
+from helios_model.chunks import ChunkLayout
+from helios_model.codec import PatchCodec
+from helios_model.config import preset
+from helios_model.dit import VideoRefDiT
+from helios_model.pipeline import FIRST_LATENTS, AvatarPipeline, Sampling
+from helios_model.video_codec import TEMPORAL
 
 SECONDS, WINDOW = 11, 55
 """Seconds a video; frames a window, of which there are five."""
 BUCKET = Path(os.environ.get("HELIOS_HOME", ".helios")) / "cells" / "local" / "bucket"
 OUT = Path("benchmarks/out/long_form.json")
+PARTS = ("memory", "seams", "windows")
+BETWEEN = [0.05, 0.95]
+"""Quantiles between which a seam does not stand out."""
 Windows = dict[str, NDArray[np.float64]]
+Row = dict[str, Any]
 
 
 def main() -> None:
     options = _options()
     torch.set_num_threads(1)
-    pipeline = AvatarPipeline.from_pretrained(options.bundle)
-    probes, held = load_probes(options.cache), held_out("test", options.people)
-    speech = synthesise(SECONDS * pipeline.sample_rate, seed=1)
-    results = {hold: measure(pipeline, probes, held, speech, hold=hold) for hold in options.hold}
-    Console().print(_table(results, options.people))
-    _write(results, options.people)
+    console, rows = Console(), list[Row]()
+    if "memory" in options.only:
+        rows.append(memory(options.seconds))
+    if {"seams", "windows"} & set(options.only):
+        pipeline = AvatarPipeline.from_pretrained(options.bundle)
+        held, speech = held_out("test", options.people), synthesise(SECONDS * pipeline.sample_rate, seed=1)
+        if "seams" in options.only:
+            rows.extend(seams(pipeline, held, speech))
+        if "windows" in options.only:
+            probes = load_probes(options.cache)
+            results = {hold: measure(pipeline, probes, held, speech, hold=hold) for hold in options.hold}
+            console.print(_table(results, options.people))
+            rows.extend(_window_rows(results, options.people))
+    for row in rows:
+        if row["goal"] is not None:
+            console.print(f"{row['name']}: {row['value']:.3g} {row['unit']}, goal {row['goal']}: {_met(row)}")
+    _write(rows)
+
+
+def memory(seconds: int) -> Row:
+    """How much more memory the process has, at most, after any later chunk than after the third."""
+    config = preset("tiny")
+    torch.manual_seed(0)
+    codec = PatchCodec(config.channels)
+    codec.fit(torch.rand(16, 9, config.frame_size, config.frame_size, 3) * 2 - 1)
+    pipeline = AvatarPipeline(VideoRefDiT(config), codec, Sampling())
+    person = np.random.default_rng(0).integers(0, 256, (24, config.frame_size, config.frame_size, 3), dtype=np.uint8)
+    frames, after = 0, list[float]()
+    for chunk in pipeline.generate(person, synthesise(seconds * pipeline.sample_rate, seed=1)):
+        frames += len(chunk)
+        after.append(_resident())
+    if frames != seconds * pipeline.fps:
+        raise RuntimeError(f"{seconds} s of speech gave {frames} frames")
+    growth = max(after[2:]) - after[2]
+    return _row(f"memory growth over {seconds} s from chunk 3 on", growth, "MiB", goal=50.0, n=len(after))
+
+
+def seams(pipeline: AvatarPipeline, held: HeldOut, speech: NDArray[np.float32]) -> list[Row]:
+    """Where the median difference of the frames at a seam lies among differences of neighbours inside chunks.
+
+    Inside a chunk every fourth frame begins a latent frame, which is a smaller seam: its quantile is there to compare.
+    """
+    layout, joined, begun, inside = ChunkLayout(latents=FIRST_LATENTS), list[float](), list[float](), list[float]()
+    for person, reference in enumerate(held.references):
+        video = np.concatenate(list(pipeline.generate(reference, speech, seed=person)))
+        starts = {layout.first_frame(chunk) for chunk in range(1, layout.chunks(len(video)))}
+        for frame, difference in enumerate(_differences(video), start=1):
+            (joined if frame in starts else inside).append(difference)
+            if frame not in starts and frame % TEMPORAL == 1:
+                begun.append(difference)
+    return [
+        _row(
+            "seams of chunks among differences inside", quantile_of_median(joined, inside), "1", BETWEEN, n=len(joined)
+        ),
+        _row("begins of latent frames among them", quantile_of_median(begun, inside), "1", None, n=len(begun)),
+    ]
+
+
+def quantile_of_median(some: Sequence[float], among: Sequence[float]) -> float:
+    """Share of `among` below the median of `some`; what equals it counts half."""
+    median, values = float(np.median(some)), np.asarray(among)
+    return float((values < median).mean() + (values == median).mean() / 2)
+
+
+def _differences(video_FHW3: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Mean absolute difference of neighbouring frames, of 255."""
+    signed_FHW3 = video_FHW3.astype(np.int16)
+    mean_F: NDArray[np.float64] = np.abs(np.diff(signed_FHW3, axis=0)).mean((1, 2, 3))
+    return mean_F
+
+
+def _resident() -> float:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def measure(
@@ -66,12 +148,14 @@ def measure(
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts; memory needs no bundle")
+    parser.add_argument("--seconds", type=int, default=60, help="of video, for memory")
     parser.add_argument("--bundle", type=Path, help="a bundle folder; default: the newest of the local cell")
     parser.add_argument("--cache", type=Path, default=BUCKET / "cache", help="folder of the probes")
     parser.add_argument("--people", type=int, default=12)
     parser.add_argument("--hold", type=float, nargs="+", default=[0.0, 0.3, 0.6])
     options = parser.parse_args()
-    if options.bundle is None:
+    if options.bundle is None and set(options.only) != {"memory"}:
         bundles = sorted((BUCKET / "bundles").glob("*/config.json"), key=lambda path: path.stat().st_mtime)
         if not bundles:
             parser.error(f"no bundle under {BUCKET / 'bundles'}: run make quickstart first, or name one with --bundle")
@@ -91,21 +175,36 @@ def _table(results: dict[float, Windows], people: int) -> Table:
     return table
 
 
-def _write(results: dict[float, Windows], people: int) -> None:
-    rows: list[dict[str, Any]] = [
-        {
-            "name": f"{name}, hold {hold:g}, window {number + 1}",
-            "value": float(values[:, number].mean()),
-            "unit": "of 255" if name == "light shift" else "1",
-            "goal": None,
-            "better": "lower" if name == "light shift" else "higher",
-            "n": people,
-            "spread": float(values[:, number].std(ddof=1) / np.sqrt(people)),
-        }
+def _window_rows(results: dict[float, Windows], people: int) -> list[Row]:
+    return [
+        _row(
+            f"{name}, hold {hold:g}, window {number + 1}",
+            float(values[:, number].mean()),
+            "of 255" if name == "light shift" else "1",
+            None,
+            n=people,
+            better="lower" if name == "light shift" else "higher",
+            spread=float(values[:, number].std(ddof=1) / np.sqrt(people)),
+        )
         for hold, figures in results.items()
         for name, values in figures.items()
         for number in range(values.shape[1])
     ]
+
+
+def _row(
+    name: str, value: float, unit: str, goal: float | list[float] | None, *, n: int, better: str = "lower", **more: Any
+) -> Row:
+    return {"name": name, "value": value, "unit": unit, "goal": goal, "better": better, "n": n, "spread": None} | more
+
+
+def _met(row: Row) -> str:
+    goal, value = row["goal"], row["value"]
+    met = goal[0] <= value <= goal[1] if isinstance(goal, list) else value < goal
+    return "met" if met else "missed"
+
+
+def _write(rows: list[Row]) -> None:
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
     OUT.parent.mkdir(parents=True, exist_ok=True)
