@@ -3,12 +3,12 @@
 import contextlib
 import os
 from collections.abc import Generator, Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from helios.cli import simulate_options as options
 from helios.cli.output import Format, FormatOption, examples, show, table_of, useful
 from helios.cli.simulating import cycle_of, look_for, progress, taking_the_place_of
 from helios.cli.whatif import Ask, By, play_on
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from helios.simulator.study import Case, Done, Study
 
 DAY_S = 86_400.0
-LOAD = "0.85"
-"""Load that a public trace is drawn at where none is said."""
 MOST_LOAD = 10.0
 POLICIES = {
     "helios": "ours: both stages, preemption, backfill, elastic gangs, topology",
@@ -47,16 +45,6 @@ POLICIES = {
 """What there is to compare."""
 
 
-OF_TRACES = ("trace", "load", "seeds", "fleet", "gpus", "days", "warm_up", "tail", "phase", "jobs", "traces")
-OF_LIVE = ("hours", "by")
-"""Options for one way to simulate alone."""
-
-
-class Weeks(StrEnum):
-    TUNING = "tuning"
-    REPORT = "report"
-
-
 def register(app: typer.Typer) -> None:
     app.command(
         rich_help_panel="Fleet",
@@ -74,72 +62,25 @@ def register(app: typer.Typer) -> None:
 def simulate(
     context: typer.Context,
     *,
-    trace: Annotated[
-        str, typer.Option(help="philly, or a CSV of one row a job (docs/reference/traces.md).", show_default=True)
-    ] = "philly",
-    policy: Annotated[
-        str, typer.Option(help="Policies to compare, separated by commas; `all`; or `list` to see them.")
-    ] = "helios,control",
-    load: Annotated[
-        str,
-        typer.Option(
-            help=f"Loads to draw the trace at, separated by commas; {LOAD} of a public trace where none is said. "
-            "A CSV is replayed as it was recorded where none is said.",
-        ),
-    ] = "",
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds: of what is drawn, and of faults.")] = 1,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for the report: HTML with plots, JSON; of a trace raw tables, too.", show_default=False
-        ),
-    ] = None,
-    fleet: Annotated[
-        list[Path] | None,
-        typer.Option(help="Cell documents of the fleet, files or folders; may be repeated.", show_default=False),
-    ] = None,
-    gpus: Annotated[int, typer.Option(help="GPUs of the fleet of 16 unequal cells where --fleet is not given.")] = 5000,
-    days: Annotated[float | None, typer.Option(help="Days that are measured: 7 where not said.")] = None,
-    warm_up: Annotated[float | None, typer.Option(help="Days before, not measured: 2 where not said.")] = None,
-    tail: Annotated[
-        float | None,
-        typer.Option(help="Days after, in which measured jobs may end: 3 where not said, 7 of a CSV as recorded."),
-    ] = None,
-    phase: Annotated[
-        Weeks | None,
-        typer.Option(help="Weeks that may be drawn from: report where not said; tuning while anything is tuned."),
-    ] = None,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, help="Runs at a time; as many as there are cores.")
-    ] = None,
-    cycle: Annotated[str, typer.Option(help="Time between two scheduling cycles at least.")] = "30s",
-    traces: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the public traces; HELIOS_TRACES says it too.", show_default=False),
-    ] = None,
-    snapshot: Annotated[
-        Path | None,
-        typer.Option(help="Go on from a live fleet as `helios admin snapshot` wrote it.", show_default=False),
-    ] = None,
-    change: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--with",
-            help="YAML documents that change the live fleet: Cell, Tenant, Policy, Fleet. May be repeated: each is one "
-            "alternative beside the fleet as it is, which is asked of the control plane where --snapshot is not given.",
-            show_default=False,
-        ),
-    ] = None,
-    without: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KIND/NAME",
-            help="A cell or tenant to do without: `Cell/east`. May be repeated: each is one alternative.",
-            show_default=False,
-        ),
-    ] = None,
-    hours: Annotated[float, typer.Option(help="Hours that a live fleet is played on.")] = 24.0,
-    by: Annotated[By, typer.Option(help="What the figures of a live fleet are broken down by.")] = By.CLASS,
+    trace: options.Trace = "philly",
+    policy: options.Policies = "helios,control",
+    load: options.Loads = "",
+    seeds: options.Seeds = 1,
+    report: options.Report = None,
+    fleet: options.FleetFiles = None,
+    gpus: options.Gpus = 5000,
+    days: options.Days = None,
+    warm_up: options.WarmUp = None,
+    tail: options.Tail = None,
+    phase: options.Phase = None,
+    jobs: options.Processes = None,
+    cycle: options.Cycle = "30s",
+    traces: options.Traces = None,
+    snapshot: options.SnapshotFile = None,
+    change: options.Changes = None,
+    without: options.Without = None,
+    hours: options.Hours = 24.0,
+    by: options.Breakdown = By.CLASS,
     how: FormatOption = Format.TABLE,
 ) -> None:
     """Compare schedulers on a trace, or changes of the live fleet, on a virtual clock. Nothing is started."""
@@ -174,10 +115,14 @@ def simulate(
 
 def _refuse_mixed(context: typer.Context, *, live: bool) -> None:
     """Raise InputError for an option that belongs to the other way to simulate."""
-    for name in OF_TRACES if live else OF_LIVE:
-        if _given(context, name):
-            other = "the fleet and queue of now (--snapshot, --with, --without)"
-            raise InputError(f"--{name.replace('_', '-')} is for {'a trace' if live else other}")
+    strange, theirs = (
+        (options.OF_TRACES, "a trace")
+        if live
+        else (options.OF_LIVE, "the fleet and queue of now (--snapshot, --with, --without)")
+    )
+    for option in context.command.params:
+        if getattr(option, "rich_help_panel", None) == strange and _given(context, str(option.name)):
+            raise InputError(f"{option.opts[0]} is for {theirs}")
 
 
 def _given(context: typer.Context, name: str) -> bool:
@@ -244,7 +189,7 @@ def _loads(text: str, trace: str, of_loads: dict[str, Any]) -> list[float | None
         if given is not None:
             raise InputError(f"{given} is for a trace that is drawn at a load", hint="add --load 0.85, say")
         return [None]
-    return [_number(word) for word in _listed(text or LOAD)]
+    return [_number(word) for word in _listed(text or options.LOAD)]
 
 
 def _number(word: str) -> float:
@@ -262,13 +207,13 @@ def _listed(text: str) -> list[str]:
     return list(dict.fromkeys(words))
 
 
-def _window(phase: Weeks | None, *, days: float | None, warm_up: float | None, tail: float | None) -> Any:
+def _window(phase: options.Weeks | None, *, days: float | None, warm_up: float | None, tail: float | None) -> Any:
     from helios.simulator.workload import Phase, Window
 
     for name, value in (("--days", days), ("--warm-up", warm_up), ("--tail", tail)):
         if value is not None and not 0 <= value < 10_000:
             raise InputError(f"{name}: expected days of 0 or more, got {value:g}")
-    plain = Window(Phase(phase or Weeks.REPORT))
+    plain = Window(Phase(phase or options.Weeks.REPORT))
     return Window(
         plain.phase,
         warm_up_s=plain.warm_up_s if warm_up is None else warm_up * DAY_S,
