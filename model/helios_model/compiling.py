@@ -16,8 +16,9 @@ def compile_blocks(model: VideoRefDiT, **options: Any) -> None:
     """Compile the blocks at their first use, in one graph each; before `sharding.shard`.
 
     Each set of inputs (text, sound, references, windows) is a graph of its own. A second length of a stream makes one
-    more, in which lengths are numbers that may change, and further lengths use that; 1 of something is always apart,
-    and so is each number of windows. The weights' names stay; a copy of the network is compiled as well.
+    more, in which lengths are numbers that may change, and further lengths use that. Graphs apart are those for 1 of
+    something, for each number of windows, and for references of which a first or last frame has no token left. The
+    weights' names stay; a copy of the network is compiled as well.
 
     Args:
         options: for `torch.compile`, such as `mode` or `backend`.

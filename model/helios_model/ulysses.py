@@ -1,7 +1,11 @@
 """Ulysses sequence parallelism: tokens are spread over ranks, and heads are, around attention.
 
-Every rank of the group is given the same inputs and returns the same output. Gradients of parameters are each rank's
-share: their sum over the group is the gradient of one process. (Jacobs et al., DeepSpeed-Ulysses, 2023.)
+Every rank of the group is given the same inputs and returns the same output. (Jacobs et al., DeepSpeed-Ulysses, 2023.)
+
+What a trainer has to do: all ranks of a group get the same samples, noise levels, noise and dropped conditions, and
+compute the same loss from the whole output. The gradients of parameters are then each rank's share of it, to be SUMMED
+over the group and averaged over groups only; an optimizer that averages over all ranks gets 1 / degree of them, and
+the loss is multiplied by the degree to make up for it.
 """
 
 from typing import Any

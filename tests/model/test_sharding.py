@@ -66,6 +66,7 @@ def on_a_rank() -> dict[str, Any]:
     found: dict[str, Any] = {name: _sharded(mesh, **options) for name, options in SHARDED.items()}
     found["bf16"] = _sharded(mesh, dtype=torch.bfloat16)
     found["same group"] = _apart(mesh, Ulysses(SMALL.heads))
+    found["same group, compiled"] = _apart(mesh, Ulysses(SMALL.heads), compiled=True)
     found["loaded"] = _loaded(mesh)
     return found
 
@@ -76,9 +77,11 @@ def _sharded(mesh: DeviceMesh, **options: Any) -> dict[str, Any]:
     return outputs(model) | {"sizes": _sizes(model)}
 
 
-def _apart(mesh: DeviceMesh, ulysses: Ulysses) -> dict[str, Tensor]:
+def _apart(mesh: DeviceMesh, ulysses: Ulysses, *, compiled: bool = False) -> dict[str, Tensor]:
     model = whole()
     model.ulysses = ulysses
+    if compiled:
+        compile_blocks(model, backend="eager")
     shard(model, mesh)
     return outputs(model)
 
@@ -130,9 +133,9 @@ def test_shards_compute_what_the_whole_does(ran: Ran, kind: str) -> None:
             assert torch.equal(rank[kind][name], velocity)
 
 
-@pytest.mark.parametrize(("degree", "kind"), [(2, "same group"), (4, "plain")])
+@pytest.mark.parametrize(("degree", "kind"), [(2, "same group"), (2, "same group, compiled"), (4, "plain")])
 def test_shards_work_beside_a_shared_sequence(ran: Ran, degree: int, kind: str) -> None:
-    """Weights are shared by the ranks that share the sequence, or by others: a mesh of two dimensions."""
+    """Weights are shared by the ranks that share the sequence, or by others; with compiled blocks, too."""
     for rank in ran[degree]:
         for name, velocity in ran[0][0]["plain"].items():
             assert (rank[kind][name] - velocity).abs().max() <= 1e-5
