@@ -235,7 +235,7 @@ def _pieces(stream: DecodeStream, request: Request, chunk: int, made: Sample, st
             return
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _decode(stream: DecodeStream, latents_BCTHW: Tensor) -> Tensor:
     return stream.decode(latents_BCTHW)
 
@@ -265,7 +265,7 @@ def _conditions(model: VideoRefDiT, request: Request, chunk: int, state: ChunkSt
     return replace(given, audio_BTLK=request.audio(start - heard, count + heard))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _denoise(model: VideoRefDiT, request: Request, chunk: int, state: ChunkState | None) -> Sample:
     """What the chunk adds to the video."""
     given = _conditions(model, request, chunk, state)

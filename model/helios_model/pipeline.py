@@ -202,13 +202,13 @@ class AvatarPipeline:
             piece=layout.latents,
         )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_person(self, reference_frames: Frames, count: int) -> ReferenceContext:
         """`count` latent frames spread over the video, their keys and values: for all chunks, steps and prompts."""
         latents = self.codec.encode_groups(to_float(torch.from_numpy(pick_groups(reference_frames, count)))[None])
         return self.references.encoded(ReferenceContext.of(Identity(latents_BCTHW=latents)), self.model)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _encode_image(self, frame: NDArray[np.uint8]) -> Tensor:
         """The latent image `[1, C, H, W]` of one frame."""
         return self.codec.encode(to_float(torch.from_numpy(frame))[None, None])[:, :, 0]

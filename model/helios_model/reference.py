@@ -8,6 +8,7 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from helios_model import tensor_file
 from helios_model.attention import KeyValue
@@ -82,7 +84,7 @@ class ReferenceContext:
     def of(cls, identity: Identity) -> "ReferenceContext":
         return cls(identity=identity, content=identity.digest())
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, model: VideoRefDiT) -> "ReferenceContext":
         """The same person with level 2 of this network.
 
@@ -216,7 +218,10 @@ class ReferenceStore:
 
 
 def model_version(model: VideoRefDiT) -> str:
-    """SHA-256 of config, precision, this rank's share of the heads, and weights; computed anew after they changed."""
+    """SHA-256 of config, precision, this rank's share of the heads, and weights; computed anew after they changed.
+
+    Where weights are sharded it names this rank's shard, as the keys and values belong to this rank.
+    """
     weights: dict[str, Tensor] = dict(model.state_dict())
     state = tuple(_state(tensor) for tensor in weights.values())
     known = _versions.get(model)
@@ -228,16 +233,24 @@ def model_version(model: VideoRefDiT) -> str:
     return hashlib.sha256(f"{known[1]}{about}".encode()).hexdigest()
 
 
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def _state(tensor: Tensor) -> object:
     """Equals what it was before as long as nobody wrote to the tensor."""
     if tensor.is_inference():
         return object()  # these do not count what is written to them: nothing is known to be the same
-    return tensor.data_ptr(), tensor._version, tensor.device, tensor.dtype  # noqa: SLF001 - torch's own count of writes
+    writes = tensor._version  # noqa: SLF001 - torch's own count; of a shard only the tensor around it keeps one
+    return _local(tensor).data_ptr(), writes, tensor.device, tensor.dtype
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
-    total = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        total.update(f"{name} {tensor.dtype} {list(tensor.shape)};".encode())
-        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return total.hexdigest()
+    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter to others
+        lines = pool.map(_line, sorted(tensors), [tensors[name] for name in sorted(tensors)])
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _line(name: str, tensor: Tensor) -> str:
+    bytes_N = _local(tensor.detach()).cpu().contiguous().reshape(-1).view(torch.uint8)
+    return f"{name} {tensor.dtype} {list(tensor.shape)} {hashlib.sha256(bytes_N.numpy().data).hexdigest()};"

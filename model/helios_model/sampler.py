@@ -79,11 +79,12 @@ class Conditions:
             "prefix": self.prefix_BCTHW,
             "anchor": self.anchor_BCHW,
             "anchor_keep": self.anchor_keep_BK,
-            "motion": self.text if self.sample_motion else self.motion_BTM,
+            "motion": self.motion_BTM,
             "reference": self.reference,
             "draft": self.draft_BCTHW,
         }
-        return frozenset(name for name, tensor in tensors.items() if tensor is not None)
+        sampled = {"motion"} if self.sample_motion else set()
+        return frozenset({name for name, tensor in tensors.items() if tensor is not None} | sampled)
 
 
 def shifted(sigma: Tensor, k: float) -> Tensor:

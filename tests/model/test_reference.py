@@ -5,11 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
 
 from helios_model import tensor_file
 from helios_model.config import ModelConfig
 from helios_model.dit import VideoRefDiT
 from helios_model.reference import Identity, ReferenceContext, ReferenceMismatchError, ReferenceStore, model_version
+from helios_model.sharding import shard
 from helios_model.weights import BundleError
 
 Lively = Callable[[ModelConfig], VideoRefDiT]
@@ -147,6 +150,21 @@ def test_the_version_is_computed_once_for_a_loaded_model(model: VideoRefDiT, mon
     version = model_version(model)
     monkeypatch.setattr("helios_model.reference._digest", lambda _: pytest.fail("the weights were read again"))
     assert model_version(model) == version
+
+
+def test_weights_that_are_sharded_have_a_version(model: VideoRefDiT, config: ModelConfig) -> None:
+    """Under FSDP2 too a person is encoded and recognised, and a write to this rank's shard is another version."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]  # not in its __all__
+    try:
+        shard(model, init_device_mesh("cpu", (1,)))
+        context = ReferenceContext.of(identity(config)).encode(model)
+        assert context.keys_for(model) is context.cache
+        model.reshard()  # type: ignore[operator]  # what is written to gathered weights is lost
+        other_weights(model)
+        with pytest.raises(ReferenceMismatchError, match="was encoded by model version"):
+            context.keys_for(model)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_a_person_who_was_not_encoded_has_no_keys(model: VideoRefDiT, config: ModelConfig) -> None:
