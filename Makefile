@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-versi
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test check docs reference format constraints system system-test wheel-test bench-quickstart \
-	bench-long-form bench-train bench-kernels bench-reference-cost bench-control bench-store bench-submit bench-node-death bench-scheduler bench-packing bench-headroom bench-forecast simulate-report chaos clean
+	bench-long-form bench-train bench-kernels bench-dit bench-reference-cost bench-control bench-store bench-submit bench-node-death bench-scheduler bench-packing bench-headroom bench-forecast simulate-report chaos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 20
@@ -52,6 +52,9 @@ bench-reference-cost: $(VENV)/.dev  ## what a frame of reference costs a denoisi
 
 bench-kernels: $(VENV)/.dev  ## fused kernels against plain torch on a CUDA device (ARGS=--interpret: errors alone, on the CPU)
 	$(BIN)/python benchmarks/kernels.py $(ARGS)
+
+bench-dit: $(VENV)/.dev  ## the transformer against diffusers' Wan on a CUDA device: time and MFU (ARGS="--device cpu --small" tries it)
+	$(BIN)/python benchmarks/dit.py $(ARGS)
 
 bench-control: $(VENV)/.dev system-test  ## submit, list, watch with 10,000 queued jobs; SQLite, then two replicas on PostgreSQL
 	$(BIN)/python benchmarks/control.py $(ARGS)
