@@ -105,7 +105,7 @@ def pipeline() -> AvatarPipeline:
     torch.manual_seed(0)
     config = preset("micro")
     codec = PatchCodec(config.channels)
-    codec.fit(torch.rand(8, 5, config.size, config.size, 3) * 2 - 1)
+    codec.fit(torch.rand(8, 5, config.frame_size, config.frame_size, 3) * 2 - 1)
     model = VideoRefDiT(config)
     for weight in model.parameters():  # an untrained head is all zeros, and every picture of it is grey
         torch.nn.init.normal_(weight, std=0.1)

@@ -94,6 +94,6 @@ def _candidate(one: RunningGang, gang: PendingGang, site: Site, lacking: float) 
 def _victim(one: RunningGang, scratch: Scratch) -> Victim:
     """As a cost: the lowest priority is the cheapest, of that the latest admitted."""
     ran = scratch.now - (scratch.now if one.started_at is None else one.started_at)
-    order = (-QOS_ORDER[one.qos], ran, one.uid)
+    order = (-QOS_ORDER[one.qos], ran, 0.0, one.uid)
     above = QOS_ORDER[QoS.PREEMPTIBLE] - QOS_ORDER[one.qos]
     return Victim(one, StopReason.PREEMPTED, one.nodes, (), one.held * ran + above * PRIORITY, order)
