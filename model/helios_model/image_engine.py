@@ -75,7 +75,7 @@ def encode_frames(codec: VideoCodec, frames_KHW3: Tensor) -> Tensor:
     return codec.encode(frames_KHW3.unsqueeze(1)).permute(2, 1, 0, 3, 4)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def generate_image(
     model: VideoRefDiT,
     codec: VideoCodec,

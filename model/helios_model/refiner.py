@@ -79,7 +79,7 @@ class Upsampler:
         self.size = size
         self._decoder, self._encoder = codec.stream(), codec.encode_stream()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, low_BCTHW: Tensor) -> Tensor:
         """The next latents, `[B, C, T, *size]`.
 
@@ -147,7 +147,7 @@ def _chunks(
             motion_BTM=made.motion_BTM,
             audio_BTLK=audio(start - heard, count + heard),
         )
-        with torch.inference_mode():
+        with torch.no_grad():
             new_BCTHW = refine(model, given, seed=seed, chunk=chunk)
         yield new_BCTHW
         start += count

@@ -105,7 +105,7 @@ def test_muon_gets_the_matrices_inside_blocks_only(make_stage: Any) -> None:
     muon, adam = objective.parameter_groups(objective.module, 0.02)
     names = {parameter: name for name, parameter in objective.module.named_parameters()}
     assert all("blocks." in names[parameter] and parameter.ndim == 2 for parameter in muon["params"])
-    assert len(muon["params"]) == 2 * 10
+    assert len(muon["params"]) == 2 * (3 * 4 + 2)
     assert len(muon["params"]) + len(adam["params"]) == len(names)
     assert (muon["lr"], adam["lr"]) == (0.02, pytest.approx(0.002))
     assert all(parameter.use_muon for parameter in muon["params"])
