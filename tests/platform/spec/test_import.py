@@ -26,12 +26,16 @@ def test_importing_spec_imports_nothing_heavy() -> None:
 
 
 def test_importing_spec_is_quick() -> None:
-    """Less than 150 ms of CPU beyond pydantic (the best of three: other work on the machine is not at fault)."""
+    """The documents' models cost no more processor time than a third above pydantic itself, the best of five.
+
+    In ratio, within one process: seconds double where other work shares the machine.
+    """
     code = """\
-import pydantic, time
+import time; start = time.process_time()
+import pydantic
 class Warm(pydantic.BaseModel): x: int
-before = time.process_time(); import helios.spec; print(time.process_time() - before)"""
-    assert min(float(run(code)) for _ in range(3)) < 0.15
+before = time.process_time(); import helios.spec; print((time.process_time() - before) / (before - start))"""
+    assert min(float(run(code)) for _ in range(5)) < 4 / 3
 
 
 def test_validating_imports_no_engine(repository: object) -> None:
