@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from helios.errors import InputError
 from helios_jobs.curriculum.config import StageConfig
+from helios_jobs.curriculum.stage import matmul_dtype
 
 BUCKET_ELEMENTS = 50_000_000
 """Elements of a reduce or gather bucket. The tiny model fits into one, so a step costs one collective each way."""
@@ -67,7 +68,12 @@ def make_optimizer(groups: list[dict[str, Any]], name: str) -> torch.optim.Optim
     if name == "adamw":
         plain = [{key: value for key, value in group.items() if key != "use_muon"} for group in groups]
         return torch.optim.AdamW(plain, betas=(0.9, 0.95), eps=1e-8)
+    from deepspeed.runtime.zero.muon import original_muon
     from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
+
+    if matmul_dtype("auto", groups[0]["params"][0].device) == torch.float32:
+        # DeepSpeed iterates in bf16 wherever torch can, and a CPU without instructions for it takes ten times as long.
+        original_muon.ns_compute_dtype = lambda _method: torch.float32
 
     for group in groups:
         own = {"momentum": 0.95, "ns_method": "standard"} if group["use_muon"] else {"betas": (0.9, 0.95), "eps": 1e-8}

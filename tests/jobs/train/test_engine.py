@@ -11,7 +11,8 @@ from torch import Tensor
 from helios.errors import InputError
 from helios_jobs.curriculum.config import StageConfig
 from helios_jobs.curriculum.objective import StageContext
-from helios_jobs.train.engine import Engine, engine_config
+from helios_jobs.curriculum import stage
+from helios_jobs.train.engine import Engine, engine_config, make_optimizer
 from helios_jobs.train.loop import seed_step
 
 Weights = dict[str, Tensor]
@@ -40,6 +41,18 @@ def test_a_resumed_engine_ends_with_the_same_bits(plain_runs: dict[str, Any], op
 
 
 @pytest.mark.parametrize("zero", [0, 2, 3])
+def test_muon_iterates_in_what_the_processor_is_fast_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU without bf16 instructions takes fp32: emulated, its products take many times as long."""
+    from deepspeed.runtime.zero.muon import original_muon
+
+    monkeypatch.setattr(original_muon, "ns_compute_dtype", lambda _method: torch.bfloat16)
+    for native, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(stage, "has_native_bf16", lambda native=native: native)
+        group = {"params": [torch.nn.Parameter(torch.ones(2, 2))], "lr": 0.1, "use_muon": True, "weight_decay": 0.0}
+        make_optimizer([group], "muon")
+        assert original_muon.ns_compute_dtype("standard") == expected
+
+
 def test_shards_of_another_number_of_workers_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zero: int
 ) -> None:
