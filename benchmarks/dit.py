@@ -341,7 +341,7 @@ def measure(device: torch.device, rounds: int, peak_tflops: float | None, *, tin
     Raises:
         WrongAnswerError: the sides do not say the same.
     """
-    backend = "inductor" if device.type == "cuda" else "aot_eager"
+    backend = "inductor" if device.type == "cuda" else "eager"
     rows: list[Row] = []
     narrow = (("small-block", block_cases, small("wan-14b", 1)), ("small", step_cases, small("wan-1.3b", 3)))
     for name, cases, config in narrow:
