@@ -5,7 +5,7 @@ latents of one latent frame. Times: z at 0 .. T-1, a prefix of P frames at -P ..
 from 128 on; the motion token of frame t sits beside the picture, at (t, -1, -1).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -135,13 +135,9 @@ def generation_plan(
     ulysses: Ulysses | None,
 ) -> StreamPlan:
     """Positions and hearing of `g`; `keep_BK` are the anchor's tokens where only some are kept."""
-    turned = _grid_rotation(layout, head_dim, device)
-    if layout.anchor:
-        whole_13 = grid_positions([ANCHOR_TIME], layout.height, layout.width).unsqueeze(0)
-        positions_BK3 = whole_13 if keep_BK is None else whole_13[0][keep_BK.cpu()]
-        at = layout.visual
-        anchor = rotation(positions_BK3.to(device), head_dim)
-        turned = Rotation(*(_spliced(all_, part, at) for all_, part in zip(turned, anchor, strict=True)))
+    turned = _grid_rotation(replace(layout, anchor=layout.area if layout.anchor else 0), head_dim, device)
+    if keep_BK is not None:
+        turned = Rotation(*(_kept(part, layout.visual, layout.area, keep_BK) for part in turned))
     own = (0, layout.tokens) if ulysses is None else ulysses.own(layout.tokens)
     motion_start = layout.visual + layout.anchor
     hearing = [_whole_frames(0, layout.visual, layout.area, 0, own)]
@@ -189,8 +185,8 @@ def reference_plan(
 @lru_cache(maxsize=16)
 @torch.inference_mode(mode=False)  # what is made while generating may be kept for a backward pass later
 def _grid_rotation(layout: Layout, head_dim: int, device: torch.device) -> Rotation:
-    """Rotations of the prefix, z and the motion tokens, which only the shape decides."""
-    times = list(range(-layout.prefix, layout.frames))
+    """Rotations of the prefix, z, a whole anchor and the motion tokens, which only the shape decides."""
+    times = [*range(-layout.prefix, layout.frames), *([ANCHOR_TIME] if layout.anchor else [])]
     positions = [grid_positions(times, layout.height, layout.width)]
     if layout.motion:
         beside_T2 = torch.full((layout.frames, 2), -1)
@@ -198,9 +194,11 @@ def _grid_rotation(layout: Layout, head_dim: int, device: torch.device) -> Rotat
     return rotation(torch.cat(positions).unsqueeze(0).to(device), head_dim)
 
 
-def _spliced(all_BND: Tensor, part_BKD: Tensor, at: int) -> Tensor:
-    rows = part_BKD.shape[0]
-    return torch.cat([all_BND[:, :at].expand(rows, -1, -1), part_BKD, all_BND[:, at:].expand(rows, -1, -1)], dim=1)
+def _kept(all_1ND: Tensor, start: int, area: int, keep_BK: Tensor) -> Tensor:
+    """All tokens, but of the `area` ones from `start` on only those of `keep_BK`."""
+    before, anchor, after = torch.split(all_1ND[0], [start, area, all_1ND.shape[1] - start - area])
+    rows = keep_BK.shape[0]
+    return torch.cat([before.expand(rows, -1, -1), anchor[keep_BK], after.expand(rows, -1, -1)], dim=1)
 
 
 def _whole_frames(start: int, stop: int, width: int, first: int, own: tuple[int, int]) -> WholeFrames:
