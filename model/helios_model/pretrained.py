@@ -1,17 +1,13 @@
 """Models of diffusers and transformers from local folders: whole and as expected, or an error that names the file."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from helios_model.weights import BundleError
-
-_SHOWN = 8
+from helios_model.weights import BundleError, all_finite, first_of, opened, read_json
 
 
 def load_pretrained(
@@ -37,7 +33,7 @@ def load_pretrained(
     Raises:
         BundleError: a file is missing, damaged or of another model; names it, the key, what came, what was expected.
     """
-    document = read_document(folder / "config.json")
+    document = read_json(folder / "config.json")
     for key, wanted in config.items():
         if document.get(key) != wanted:
             raise BundleError(f"{folder / 'config.json'}: {key} is {document.get(key)!r}, expected {wanted!r}")
@@ -53,6 +49,24 @@ def load_pretrained(
         )
     except (OSError, ValueError, TypeError, RuntimeError, KeyError, StrictDataclassError) as error:
         raise BundleError(f"{folder} is no {kind.__name__}: {error}") from error
+
+    problems = _problems(folder, files, model, report, may_lack=may_lack, may_have=may_have)
+    if problems:
+        raise BundleError(f"these weights do not fit {kind.__name__}: {first_of(problems)}")
+    fitting: nn.Module = model.eval().requires_grad_(requires_grad=False)
+    return fitting
+
+
+def _problems(
+    folder: Path,
+    files: Mapping[str, Path],
+    model: nn.Module,
+    report: Mapping[str, Any],
+    *,
+    may_lack: tuple[str, ...],
+    may_have: tuple[str, ...],
+) -> list[str]:
+    """What `from_pretrained` put up with, and values that are none, each with its file."""
 
     def where(key: str) -> Path:
         # Checkpoints of a model with a head have the model's own keys below a prefix.
@@ -72,30 +86,9 @@ def load_pretrained(
     problems += [
         f"{where(name)}: {name} holds NaN or infinity"
         for name, tensor in model.named_parameters()
-        if name not in may_lack and not bool(tensor.isfinite().all())
+        if name not in may_lack and not all_finite(tensor.detach())
     ]
-    if problems:
-        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise BundleError(f"these weights do not fit {kind.__name__}: {'; '.join(problems[:_SHOWN])}{more}")
-    fitting: nn.Module = model.eval().requires_grad_(requires_grad=False)
-    return fitting
-
-
-def read_document(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        BundleError: missing or something else.
-    """
-    try:
-        document = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise BundleError(f"{path} is missing") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BundleError(f"{path} is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise BundleError(f"{path} holds {type(document).__name__}, expected an object")
-    return document
+    return problems
 
 
 def _keys(folder: Path, stem: str) -> Iterator[tuple[str, Path]]:
@@ -103,16 +96,11 @@ def _keys(folder: Path, stem: str) -> Iterator[tuple[str, Path]]:
     index = folder / f"{stem}.safetensors.index.json"
     names = {f"{stem}.safetensors"}
     if index.exists():
-        promised = read_document(index).get("weight_map")
+        promised = read_json(index).get("weight_map")
         if not isinstance(promised, dict) or not promised:
             raise BundleError(f"{index} has no weight_map")
         names = {str(name) for name in promised.values()}
     for path in sorted(folder / name for name in names):
-        try:
-            with safe_open(path, framework="pt") as file:
-                keys = list(file.keys())
-        except FileNotFoundError:
-            raise BundleError(f"{path} is missing") from None
-        except (SafetensorError, OSError) as error:
-            raise BundleError(f"{path} is damaged or cut short: {error}") from error
+        with opened(path) as file:
+            keys = list(file.keys())
         yield from ((key, path) for key in keys)

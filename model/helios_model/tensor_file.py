@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from helios_model.weights import BundleError
+from helios_model.weights import BundleError, opened
 
 
 def write(path: Path, kind: str, tensors: Mapping[str, Tensor], words: Mapping[str, str]) -> None:
@@ -40,16 +39,11 @@ def read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         BundleError: it is missing, damaged, cut short or of another kind; the message names it.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            words = dict(file.metadata() or {})
-            if words.get("kind") != kind:
-                raise BundleError(f"{path} holds {words.get('kind', 'something else')}, expected {kind}")
-            return {key: file.get_tensor(key).clone() for key in file.keys()}, words  # noqa: SIM118 - cannot be iterated
-    except FileNotFoundError:
-        raise BundleError(f"{path} is missing") from None
-    except (SafetensorError, OSError) as error:
-        raise BundleError(f"{path} is damaged or cut short: {error}") from error
+    with opened(path) as file:
+        words = dict(file.metadata() or {})
+        if words.get("kind") != kind:
+            raise BundleError(f"{path} holds {words.get('kind', 'something else')}, expected {kind}")
+        return {key: file.get_tensor(key).clone() for key in file.keys()}, words  # noqa: SIM118 - cannot be iterated
 
 
 def _own(tensor: Tensor) -> Tensor:

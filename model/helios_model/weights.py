@@ -86,8 +86,8 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text())
     except FileNotFoundError:
-        raise BundleError(f"{path.parent} holds no model bundle: {path.name} is missing") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BundleError(f"{path.parent} holds no model: {path.name} is missing") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BundleError(f"{path} is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise BundleError(f"{path} holds a {type(document).__name__}, expected an object")
@@ -122,7 +122,12 @@ def load_into(module: nn.Module, path: Path) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
+    """A safetensors file, mapped into memory.
+
+    Raises:
+        BundleError: it is missing, damaged or cut short.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             yield file
@@ -139,7 +144,7 @@ def read_entries(path: Path) -> dict[str, Entry]:
         BundleError: the file is missing, damaged or cut short.
     """
     entries = {}
-    with _opened(path) as file:
+    with opened(path) as file:
         for key in file.keys():  # noqa: SIM118 - a safe_open cannot be iterated
             part = file.get_slice(key)
             entries[key] = Entry(path, tuple(part.get_shape()), part.get_dtype())
@@ -170,6 +175,11 @@ def first_of(problems: Sequence[str]) -> str:
     return "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
 
 
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinity: the extremes show it in one pass, a small part of what isfinite() costs."""
+    return not tensor.numel() or bool(torch.stack(tensor.aminmax()).isfinite().all())
+
+
 def read_tensors(
     path: Path, keys: Sequence[str], *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> Iterator[tuple[str, Tensor]]:
@@ -180,11 +190,10 @@ def read_tensors(
     Raises:
         BundleError: a tensor cannot be read, or holds NaN or infinity, as stored or as `dtype`.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         for key in keys:
             tensor = file.get_tensor(key).to(device=device, dtype=dtype, copy=True)
-            # NaN and infinity show in the extremes: one pass without a copy, a small part of what isfinite() costs.
-            if tensor.numel() and not bool(torch.stack(tensor.aminmax()).isfinite().all()):
+            if not all_finite(tensor):
                 kind = str(tensor.dtype).removeprefix("torch.")
                 wrong = tensor.numel() - int(tensor.isfinite().sum())
                 raise BundleError(

@@ -247,7 +247,7 @@ def empty(folder: Path) -> None:
         (not_json, "is not JSON"),
         (newer, "not a bundle of format 2"),
         (no_model, "does not describe a model"),
-        (empty, "holds no model bundle"),
+        (empty, "holds no model: config.json is missing"),
     ],
 )
 def test_a_damaged_bundle_says_what_is_wrong(
