@@ -72,7 +72,7 @@ def make_optimizer(groups: list[dict[str, Any]], name: str) -> torch.optim.Optim
     from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
 
     if matmul_dtype("auto", groups[0]["params"][0].device) == torch.float32:
-        # DeepSpeed iterates in bf16 wherever torch can, and a CPU without instructions for it takes ten times as long.
+        # DeepSpeed iterates in bf16 wherever torch can, and a CPU without instructions for it takes many times as long.
         original_muon.ns_compute_dtype = lambda _method: torch.float32
 
     for group in groups:
