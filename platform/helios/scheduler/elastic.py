@@ -14,17 +14,19 @@ AT_A_TIME = 8
 """Gangs that are grown in one cycle."""
 
 
-def grow(scratch: Scratch, wanted: frozenset[str]) -> Iterator[Resize]:
+def grow(scratch: Scratch, wanted: frozenset[str], asked: frozenset[str]) -> Iterator[Resize]:
     """Gangs that go on with more workers.
 
     Args:
         wanted: accelerators that gangs in the queue wait for; nothing is grown with those.
+        asked: uids of gangs that were told something already in this cycle.
     """
     gangs = [
         (cell.name, gang)
         for cell in scratch.cells
         for gang in scratch.book(cell.name).elastic.values()
-        if cell.readiness is Readiness.READY and _may_grow(gang, scratch) and gang.request.accelerator not in wanted
+        if cell.readiness is Readiness.READY and _may_grow(gang, scratch)
+        if gang.request.accelerator not in wanted and gang.uid not in asked
     ]
     gangs.sort(key=lambda one: (-(one[1].ends_at or 0.0), one[1].uid))
     grown = 0

@@ -202,7 +202,8 @@ class _Running:
 
     def grow(self) -> None:
         if self.policy.elastic:
-            self.changes += grow(self.scratch, frozenset(self.blocked))
+            asked = frozenset(change.uid for change in self.changes)
+            self.changes += grow(self.scratch, frozenset(self.blocked), asked)
 
     def result(self) -> Cycle:
         return Cycle(

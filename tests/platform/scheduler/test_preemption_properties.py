@@ -130,6 +130,27 @@ def test_work_without_devices_is_stopped_for_guaranteed_work_without_devices() -
         assert [change.uid for change in changes] == (["r"] if qos is QoS.GUARANTEED else [])
 
 
+def test_a_gang_that_gives_room_does_not_grow_in_the_same_cycle() -> None:
+    """It gives up workers for one whose promise cannot be kept, while devices are left beside it that it could use."""
+    one, two = Request(accelerator=KIND, accelerators=1), Request(accelerator=KIND, accelerators=2)
+    held = RunningGang(
+        "r",
+        "t",
+        "a",
+        ("a1",) * 8,
+        one,
+        qos=QoS.PREEMPTIBLE,
+        started_at=NOW - 200_000,
+        ends_at=NOW + 90_000,
+        min_workers=1,
+        max_workers=12,
+    )
+    other = RunningGang("s", "t", "a", ("a0",) * 5, one, qos=QoS.GUARANTEED, started_at=NOW - 200_000)
+    gang = PendingGang("g", "g", "t", QoS.GUARANTEED, 0, NOW - 200_000, two, 2, 2, promised=("a", NOW + 30))
+    cycle = schedule(Snapshot(NOW, (cell_of("a", 2),), (TenantState("t"),), (gang,), (held, other)), POLICY)
+    assert [(change.uid, change.beneficiary) for change in cycle.changes] == [("r", "g")]
+
+
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(snapshots())
 def test_nobody_is_asked_that_is_guaranteed_new_leaving_or_out_of_budget(snapshot: Snapshot) -> None:
@@ -266,9 +287,15 @@ def test_what_was_found_for_equals_is_what_would_be_found_again(snapshot: Snapsh
 def test_what_a_long_gang_may_not_stop_a_short_one_behind_it_may() -> None:
     """Of one size and class: the look for the first is none for the second."""
     held = RunningGang(
-        "r", "t", "a", ("a0",) * 2, Request(0, 0, KIND, 4), qos=QoS.PREEMPTIBLE, started_at=NOW - 9_000,
+        "r",
+        "t",
+        "a",
+        ("a0",) * 2,
+        Request(0, 0, KIND, 4),
+        qos=QoS.PREEMPTIBLE,
+        started_at=NOW - 9_000,
         checkpointed_at=NOW - 9,
-    )  # fmt: skip
+    )
     long = PendingGang("l", "l", "t", QoS.PREEMPTIBLE, 1, NOW - 5_000, Request(0, 0, KIND, 4), 2, 2, estimate=90_000.0)
     short = replace(long, uid="s", name="s", priority=0, estimate=100.0)
     cycle = schedule(Snapshot(NOW, (cell_of("a", 1),), (TenantState("t"),), (long, short), (held,)))
