@@ -18,7 +18,7 @@ from helios.scheduler.victims import (
     Holders,
     Stoppable,
     Victim,
-    gives_later,
+    gives_at,
     holders,
     leaver,
     owes,
@@ -44,7 +44,6 @@ class Rooms:
         self._holders: dict[tuple[str, str], Holders] = {}
         self._later: dict[Hashable, float] = {}
         self._idle: dict[tuple[str, str], int] = {}
-        self._known: dict[tuple[str, str], list[Stoppable]] = {}
         self._movable: dict[tuple[str, str], list[Victim]] = {}
         self._stoppables: dict[str, Stoppable] = {}
         self._tried: defaultdict[str, dict[Hashable, Plan | None]] = defaultdict(dict)
@@ -112,7 +111,7 @@ class Rooms:
         key = (cell, kind, shape.qos, shape.estimate if shape.qos is QoS.PREEMPTIBLE else None, below)
         if key not in self._later:
             young = self._holding(cell, kind).young
-            useful = (at for at, one in young if one.held < below or gives_later(one, at, shape, policy))
+            useful = (at for at, one in young if one.held < below or gives_at(one, at, shape, policy))
             self._later[key] = min(useful, default=math.inf)
         return self._later[key]
 
@@ -132,8 +131,8 @@ class Rooms:
 
     def _from_classes(self, shape: Shape, site: Site) -> Plan | None:
         def look() -> Plan | None:
-            known = self._stoppable(site.book.cell.name, site.request.accelerator)
-            victims = (one.for_class(shape) for one in known if one.whole.gang.uid not in self._granted)
+            asked = self._holding(site.book.cell.name, site.request.accelerator).open
+            victims = (self._gives(gang, shape) for gang in asked)
             return plan_among((victim for victim in victims if victim is not None), site)
 
         return self.once(site, (shape.qos, shape.estimate if shape.qos is QoS.PREEMPTIBLE else None), look)
@@ -201,18 +200,14 @@ class Rooms:
                     return Plan((), fit, 0.0)
         return None
 
-    def _stoppable(self, cell: str, accelerator: str) -> list[Stoppable]:
-        """Who may be asked for room there; found once a cycle."""
-        key = (cell, accelerator)
-        if key not in self._known:
-            self._known[key] = [self._what_it_gives(gang) for gang in self._holding(cell, accelerator).open]
-        return self._known[key]
-
-    def _what_it_gives(self, gang: RunningGang) -> Stoppable:
+    def _gives(self, gang: RunningGang, shape: Shape) -> Victim | None:
+        """What it does for a gang of that shape; None where that is nothing, or where it was told to leave already."""
+        if gang.uid in self._granted or not gives_at(gang, self.scratch.now, shape, self.scratch.policy):
+            return None
         found = self._stoppables.get(gang.uid)
         if found is None:
             found = self._stoppables[gang.uid] = stoppable_of(gang, self.scratch)
-        return found
+        return found.for_class(shape)
 
     def movable(self, cell: str, accelerator: str) -> Iterator[Victim]:
         """Gangs with such devices there that may be moved and were not told to leave in this cycle."""
@@ -236,10 +231,9 @@ class Rooms:
         while found is None and place < last:
             gang = candidates[place][-1]
             site = sites.get(gang.cell)
-            if site is not None and gang.uid not in self._granted and not gang.request.share:
-                gives = self._what_it_gives(gang).for_class(shape)
-                node = _node_after(site, gives) if gives is not None else None
-                if gives is not None and node is not None:
+            if site is not None and not gang.request.share and (gives := self._gives(gang, shape)) is not None:
+                node = _node_after(site, gives)
+                if node is not None:
                     found = Plan((gives,), Fit(gang.cell, site.request, (node,)), gives.cost)
             place += 1
         self._passed[key, shape.estimate if shape.qos is QoS.PREEMPTIBLE else None] = place

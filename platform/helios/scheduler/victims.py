@@ -108,8 +108,8 @@ def stoppable_of(gang: RunningGang, scratch: Scratch) -> Stoppable:
     return Stoppable(whole, shrunk, _yields_to(gang, policy, scratch.now))
 
 
-def gives_later(gang: RunningGang, at: float, shape: Shape, policy: Policy) -> bool:
-    """Whether it could do something for a gang of that shape, were it that moment."""
+def gives_at(gang: RunningGang, at: float, shape: Shape, policy: Policy) -> bool:
+    """Whether it could do something for a gang of that shape at that moment; what that is, `stoppable_of` says."""
     if gang.qos is not shape.qos:
         return QOS_ORDER[shape.qos] < QOS_ORDER[gang.qos]
     shorter = shape.estimate is not None and shape.estimate < _yields_to(gang, policy, at)
