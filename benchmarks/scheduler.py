@@ -16,11 +16,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from helios.cli.replica import collect_seldom
 from helios.scheduler import (
     CellState,
     Cycle,
@@ -171,32 +173,46 @@ def steady(nodes: int, pending: int, tasks: int, cycles: int, churn: int = 20) -
         "pending": len(gangs),
         "lines": len({(g.tenant, g.qos, g.request, g.min_workers) for g in gangs.values()}),
     }
-    gc.collect()
-    gc.freeze()
     now, taken, busy, admitted, changes = NOW, [], [], 0, 0
-    for _ in range(cycles):
-        now += 5.0
-        arrivals = [draw.gang(now) for _ in range(churn)]
-        ended = [placed.pop(draw.random.randrange(len(placed))) for _ in range(churn)]
-        began, worked = time.perf_counter(), time.process_time()
-        for gone in ended:
-            fleet.drop(gone.uid)
-        for gang in arrivals:
-            gangs[gang.uid] = gang
-            fleet.put(gang)
-        cycle = schedule(fleet.snapshot(now), policy)
-        admitted += len(cycle.admits)
-        changes += len(cycle.changes)
-        placed += admit(fleet, cycle, gangs, now, draw)
-        taken.append(1e3 * (time.perf_counter() - began))
-        busy.append(1e3 * (time.process_time() - worked))
-        stopped = {change.uid for change in cycle.changes if not getattr(change, "nodes", ())}
-        for number, one in enumerate(placed):
-            if one.uid in stopped:
-                placed[number] = replace(one, leaving_at=now + 5)
-                fleet.put(placed[number])
-    gc.unfreeze()
+    with garbage_as_live():
+        for _ in range(cycles):
+            now += 5.0
+            arrivals = [draw.gang(now) for _ in range(churn)]
+            ended = [placed.pop(draw.random.randrange(len(placed))) for _ in range(churn)]
+            began, worked = time.perf_counter(), time.process_time()
+            for gone in ended:
+                fleet.drop(gone.uid)
+            for gang in arrivals:
+                gangs[gang.uid] = gang
+                fleet.put(gang)
+            cycle = schedule(fleet.snapshot(now), policy)
+            admitted += len(cycle.admits)
+            changes += len(cycle.changes)
+            placed += admit(fleet, cycle, gangs, now, draw)
+            taken.append(1e3 * (time.perf_counter() - began))
+            busy.append(1e3 * (time.process_time() - worked))
+            stopped = {change.uid for change in cycle.changes if not getattr(change, "nodes", ())}
+            for number, one in enumerate(placed):
+                if one.uid in stopped:
+                    placed[number] = replace(one, leaving_at=now + 5)
+                    fleet.put(placed[number])
     return taken, busy, {**facts, "admitted": admitted, "changes": changes}
+
+
+@contextmanager
+def garbage_as_live() -> Iterator[None]:
+    """Cyclic garbage is looked for as the control plane does (`collect_seldom`), and as before afterwards.
+
+    Python's own way looks through young objects some ten times a cycle and the older ones nearly each cycle.
+    """
+    threshold, callbacks = gc.get_threshold(), list(gc.callbacks)
+    collect_seldom()
+    try:
+        yield
+    finally:
+        gc.callbacks[:] = callbacks
+        gc.set_threshold(*threshold)
+        gc.unfreeze()
 
 
 def cold_fill(nodes: int, pending: int) -> tuple[float, int]:
