@@ -1,9 +1,9 @@
 """How `make test` deals the tests out to worker processes (pytest-xdist).
 
-What stays together runs on one worker, in order, and shares its fixtures: the tests of a file under `platform`, the
-tests of a folder elsewhere, whose conftest makes costly things once a session. All that needs Ray is one such lot, for
-the session's one cluster and because two of them at once are too much for a small machine; it is the longest, so it
-goes first. A plain `pytest` has one process and deals nothing out.
+What stays together runs on one worker, in order, and shares its fixtures: the tests of a file under `platform` and
+`model`, the tests of a folder elsewhere, whose conftest makes costly things once a session. All that needs Ray is one
+such lot, for the session's one cluster and because two of them at once are too much for a small machine; it is the
+longest, so it goes first. A plain `pytest` has one process and deals nothing out.
 """
 
 from functools import cache
@@ -14,13 +14,14 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).parents[1]
+BY_FILE = ("tests/platform/", "tests/model/")
 RAY = "pytest.mark.ray"
 
 
 @cache
 def lot(file: str) -> str:
     """What the tests of a file, named from the root of the repository, stay together with."""
-    own = ROOT / file if file.startswith("tests/platform/") else (ROOT / file).parent
+    own = ROOT / file if file.startswith(BY_FILE) else (ROOT / file).parent
     texts = own.glob("test_*.py") if own.is_dir() else (own,)
     return RAY if any(RAY in text.read_text(encoding="utf-8") for text in texts) else str(own)
 
