@@ -202,6 +202,6 @@ class Block(nn.Module):
             heard_BTLE = sound.tokens_BTLE[:, part.first : part.first + part.frames]
             out_BTWE = self.audio_attn(packed_BTWE.flatten(0, 1), heard_BTLE.flatten(0, 1)).view_as(packed_BTWE)
             if sound.keep_B is not None:
-                out_BTWE = out_BTWE * sound.keep_B[:, None, None, None]
+                out_BTWE = out_BTWE * sound.keep_B.to(x_BNE.dtype)[:, None, None, None]
             x_BNE = part.add(x_BNE, out_BTWE)
         return x_BNE
