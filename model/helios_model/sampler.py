@@ -116,14 +116,28 @@ def euler_step(
 
     With eta > 0 the step overshoots to `s_d = s_j (1 + eta (s_j / s_i - 1))` and goes back up with fresh `noise`; with
     eta = 0, or at `target` = 0, it is plain Euler.
+
+    Raises:
+        ValueError: `s_d` would be no noise level: eta is negative, or larger than `s_i / (s_i - s_j)` (1 never is).
     """
-    lower = target * (1 + eta * (target / sigma - 1))
+    lower = _overshoot(sigma, target, eta)
     x = x + (lower - sigma) * v
     if noise is None or lower >= target:
         return x
     shrink = (1 - target) / (1 - lower)
     fresh = math.sqrt(target**2 - shrink**2 * lower**2)
     return shrink * x + fresh * noise
+
+
+def _overshoot(sigma: float, target: float, eta: float) -> float:
+    """The level below `target` that a stochastic step goes down to."""
+    if not eta >= 0:
+        raise ValueError(f"eta is {eta}, expected 0 or more")
+    lower = target * (1 + eta * (target / sigma - 1))
+    if lower < 0:
+        limit = sigma / (sigma - target)
+        raise ValueError(f"eta is {eta}: the step from sigma {sigma:.4g} to {target:.4g} takes 0 to {limit:.4g}")
+    return lower
 
 
 def sample(
@@ -137,7 +151,13 @@ def sample(
     motion_shape: Sequence[int] | None = None,
     device: torch.device | str = "cpu",
 ) -> Sample:
-    """Latents of `shape`, and motion of `motion_shape` with noise of its own, down the levels `sigmas`."""
+    """Latents of `shape`, and motion of `motion_shape` with noise of its own, down the levels `sigmas`.
+
+    Raises:
+        ValueError: eta is out of the range of one of the steps (`euler_step`), before the first one.
+    """
+    for sigma, target in pairwise(sigmas):
+        _overshoot(sigma, target, eta)
     draw = partial(keyed_noise, seed=seed, chunk=chunk)
 
     def motion_noise(step: int) -> Tensor | None:

@@ -70,6 +70,21 @@ def test_stochastic_euler_keeps_the_noise_level() -> None:
     assert float(((x - 0.5 * clip) * fresh).mean()) > 0.1
 
 
+def test_an_eta_that_overshoots_below_zero_noise_is_refused() -> None:
+    """The message says what range the step takes; its ends work, and a run is refused before its first pass."""
+    x = torch.ones(1)
+    with pytest.raises(ValueError, match=r"eta is 6.0: the step from sigma 0.1 to 0.05 takes 0 to 2$"):
+        euler_step(x, x, 0.1, 0.05, eta=6.0, noise=x)
+    with pytest.raises(ValueError, match=r"eta is -0\.5, expected 0 or more"):
+        euler_step(x, x, 0.1, 0.05, eta=-0.5, noise=x)
+    with pytest.raises(ValueError, match="eta is nan, expected 0 or more"):
+        euler_step(x, x, 0.1, 0.05, eta=float("nan"), noise=x)
+    assert euler_step(x, x, 0.1, 0.05, eta=2.0, noise=x).isfinite()
+    assert torch.equal(euler_step(x, x, 0.1, 0.0, eta=6.0), x - 0.1 * x)
+    with pytest.raises(ValueError, match="takes 0 to"):
+        sample(lambda *_: pytest.fail("the network ran"), SHAPE, schedule(24, 1.0), seed=0, eta=6.0)
+
+
 def test_noise_is_decided_by_its_key_and_not_by_who_slices_it() -> None:
     """Equal keys agree, each part of the key matters, and a slice is a slice of the same whole."""
     whole = keyed_noise(SHAPE, seed=1, chunk=2, step=3)
@@ -104,6 +119,23 @@ def test_guidance_is_the_three_pass_combination(model: VideoRefDiT, config: Mode
     assert torch.allclose(guided, v_none + 3.0 * (v_text - v_none) + 1.8 * (v_all - v_text), atol=1e-4)
     plain = guided_velocity(model, z, sigma, conditions, Guidance(text=1.0, audio=1.0)).velocity_BCTHW
     assert torch.allclose(plain, v_all, atol=1e-4)
+
+
+@torch.no_grad()
+def test_guidance_runs_with_half_precision_weights(model: VideoRefDiT, config: ModelConfig) -> None:
+    """bf16 weights that hear sound give an fp32 velocity near that of fp32 weights; the stream stays bf16."""
+    conditions, z = given(config, model), torch.randn(2, config.channels, 3, 2, 2)
+    sigma, guidance = torch.tensor([0.7, 0.4]), Guidance(text=1.0, audio=1.0)
+    exact = guided_velocity(model, z, sigma, conditions, guidance).velocity_BCTHW
+    model.to(torch.bfloat16)
+    halved = given(config, model)
+    streams = list[torch.dtype]()
+    for block in model.blocks:
+        block.register_forward_hook(lambda _module, _inputs, out: streams.append(out.dtype))
+    rough = guided_velocity(model, z, sigma, halved, guidance).velocity_BCTHW
+    assert set(streams) == {torch.bfloat16}
+    assert rough.dtype == torch.float32
+    assert (rough - exact).norm() < 0.1 * exact.norm()
 
 
 @pytest.fixture
