@@ -10,7 +10,7 @@ tokens of a latent frame, K features of an input, M numbers of a motion vector.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
 import torch
@@ -51,9 +51,14 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReferenceCache:
-    """Keys and values of the reference tokens, one pair a layer; under Ulysses those of this rank's heads."""
+    """Keys and values of the reference tokens, one pair a layer; under Ulysses those of this rank's heads.
+
+    Attributes:
+        copies: of the batch that they serve (`expand`).
+    """
 
     layers: tuple[KeyValue, ...]
+    copies: int = 1
 
     @property
     def tokens(self) -> int:
@@ -64,8 +69,20 @@ class ReferenceCache:
         return sum(part.nbytes for pair in self.layers for part in pair)
 
     def expand(self, times: int) -> "ReferenceCache":
-        """The same references for `times` copies of the batch, without copying memory for a batch of one."""
-        return ReferenceCache(tuple(KeyValue(*(_tile(part, times) for part in pair)) for pair in self.layers))
+        """The same references for `times` copies of the batch; the copies are made a layer at a time (`layer`)."""
+        return replace(self, copies=self.copies * times)
+
+    def layer(self, index: int) -> KeyValue:
+        """Keys and values of one layer for all copies of the batch; for a batch of one no memory is copied."""
+        return KeyValue(*(_tile(part, self.copies) for part in self.layers[index]))
+
+    def to(self, device: torch.device | str) -> "ReferenceCache":
+        """The same on `device`; this very object where it is there already."""
+        layers = tuple(KeyValue(*(part.to(device) for part in pair)) for pair in self.layers)
+        moved = any(
+            new is not old for pair in zip(layers, self.layers, strict=True) for new, old in zip(*pair, strict=True)
+        )
+        return replace(self, layers=layers) if moved else self
 
 
 class WordEmbedding(nn.Module):
@@ -170,7 +187,7 @@ class VideoRefDiT(nn.Module):
             reference = VideoRefDiT.encode_reference(
                 self, reference_BCTHW, audio_BTLK=reference_audio_BTLK, keep_BK=reference_keep_BK
             )
-        inputs.check_reference(reference, z_BCTHW.shape[0], config)
+        _check_reference(reference, z_BCTHW.shape[0], config)
         with self._autocast(z_BCTHW):
             motion_BTE = self._motion_tokens(motion_BTM, sigma_B if motion_sigma_B is None else motion_sigma_B)
             x_BNE, plan, layout = self._generation_stream(
@@ -180,7 +197,7 @@ class VideoRefDiT(nn.Module):
             text_BLE = self.text_embedding(text if text.dtype == torch.int64 else text.to(self.dtype))
             sound = self._sound(audio_BTLK, audio_keep_B)
             for index, block in enumerate(self._blocks()):
-                pair = None if reference is None else reference.layers[index]
+                pair = None if reference is None else reference.layer(index)
                 x_BNE = block(
                     x_BNE,
                     time_B6E,
@@ -239,8 +256,8 @@ class VideoRefDiT(nn.Module):
             blocks = self._blocks()
             for block in blocks[:-1]:
                 r_BNE, pair = block.forward_reference(r_BNE, time_B6E, plan, sound, self.checkpointing)
-                layers.append(pair)
-            layers.append(blocks[-1].reference_keys(r_BNE, time_B6E, plan))
+                layers.append(_alone(pair, plan))
+            layers.append(_alone(blocks[-1].reference_keys(r_BNE, time_B6E, plan), plan))
         return ReferenceCache(tuple(layers))
 
     @property
@@ -361,7 +378,26 @@ def _sinusoid(sigma_B: Tensor, dim: int) -> Tensor:
     return torch.cat([angles_BD.cos(), angles_BD.sin()], dim=1)
 
 
+def _alone(pair: KeyValue, plan: StreamPlan) -> KeyValue:
+    """Keys and values that have arrived, without the queries that crossed with them in the same storage.
+
+    Not where there will be a backward pass: it needs that storage anyway.
+    """
+    if plan.ulysses is None or pair.k_BMHD.requires_grad:
+        return pair
+    return KeyValue(*(part.clone(memory_format=torch.contiguous_format) for part in pair))
+
+
+def _check_reference(cache: ReferenceCache | None, batch: int, config: ModelConfig) -> None:
+    copies = 1 if cache is None else cache.copies
+    if batch % copies:
+        raise ValueError(f"reference is for {copies} copies of a batch, z_BCTHW is a batch of {batch}")
+    inputs.check_reference(cache, batch // copies, config)
+
+
 def _tile(x_BMHD: Tensor, times: int) -> Tensor:
+    if times == 1:
+        return x_BMHD
     if x_BMHD.shape[0] == 1:
         return x_BMHD.expand(times, -1, -1, -1)
     return x_BMHD.repeat(times, 1, 1, 1)

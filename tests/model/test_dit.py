@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+from helios_model.attention import KeyValue
 from helios_model.config import ModelConfig, preset
-from helios_model.dit import Prediction, VideoRefDiT
+from helios_model.dit import Prediction, ReferenceCache, VideoRefDiT
 from helios_model.text import tokenize
 
 
@@ -83,6 +84,21 @@ def test_one_person_serves_a_batch_of_passes(model: VideoRefDiT, config: ModelCo
     cache = model.encode_reference(one).expand(2)
     both = velocity_of(model, x["z"], x["sigma"], x["text"], reference_BCTHW=one.repeat(2, 1, 1, 1, 1))
     assert torch.allclose(velocity_of(model, x["z"], x["sigma"], x["text"], reference=cache), both, atol=1e-6)
+
+
+def test_copies_of_a_batch_of_persons_are_made_layer_by_layer(model: VideoRefDiT, config: ModelConfig) -> None:
+    """Expanded keys of two persons equal those written out for all rows, and hold no memory of their own."""
+    x = inputs(config)
+    cache = model.encode_reference(x["reference"])
+    written_out = ReferenceCache(tuple(KeyValue(*(part.repeat(3, 1, 1, 1) for part in pair)) for pair in cache.layers))
+    expanded = cache.expand(3)
+    z, sigma, text = torch.cat([x["z"], x["z"] * 2, -x["z"]]), x["sigma"].repeat(3), x["text"].repeat(3, 1)
+    velocity = velocity_of(model, z, sigma, text, reference=expanded)
+    assert torch.equal(velocity, velocity_of(model, z, sigma, text, reference=written_out))
+    assert expanded.layers is cache.layers
+    assert expanded.nbytes == cache.nbytes
+    with pytest.raises(ValueError, match="reference is for 3 copies of a batch, z_BCTHW is a batch of 4"):
+        model(z[:4], sigma[:4], text[:4], reference=expanded)
 
 
 @pytest.mark.parametrize("given", ["prefix_BCTHW", "anchor_BCHW", "both"])

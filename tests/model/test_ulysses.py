@@ -1,8 +1,9 @@
-"""The network on 2 and 4 ranks that share a sequence, against one process: all in one run of `ranks.py`."""
+"""The network on 1, 2 and 4 ranks that share a sequence, against one process: all in one run of `ranks.py`."""
 
 import subprocess
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +19,7 @@ from helios_model.dit import VideoRefDiT
 from helios_model.sampler import euler_step, keyed_noise, schedule
 from helios_model.ulysses import Ulysses
 
-DEGREES = (2, 4)
+DEGREES = (1, 2, 4)
 TOLERANCE = 1e-5
 SMALL = ModelConfig(
     preset="small",
@@ -91,7 +92,8 @@ def on_a_rank() -> dict[str, Any]:
     """Outputs and gradients of all modes and a generation; gradients are summed over the ranks."""
     found: dict[str, Any] = {mode: _outputs_and_gradients(mode) for mode in MODES}
     found["generation"] = _generated()
-    if dist.is_initialized():
+    found["cache"] = _cached()
+    if dist.is_initialized() and dist.get_world_size() > 1:
         with pytest.raises(
             ValueError, match=r"3 heads cannot be shared by . ranks; degrees that divide them: \[1, 3\]"
         ):
@@ -117,6 +119,18 @@ def _outputs_and_gradients(mode: str) -> dict[str, Any]:
         "motion": None if prediction.motion_BTM is None else prediction.motion_BTM.detach(),
         "gradients": dict(zip(gradients, parts, strict=True)),
     }
+
+
+@torch.no_grad()
+def _cached() -> dict[str, Any]:
+    """What keys and values of references hold on to, and a copy of them."""
+    model = lively(SMALL)
+    model.ulysses = Ulysses(SMALL.heads) if dist.is_initialized() else None
+    cache = model.encode_reference(REFERENCE["reference_BCTHW"], audio_BTLK=REFERENCE["reference_audio_BTLK"])
+    parts = [part for pair in cache.layers for part in pair]
+    stored = {part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in parts}
+    types = {type(part).__name__ for part in parts}
+    return {"nbytes": cache.nbytes, "stored": sum(stored.values()), "types": types, "copy": deepcopy(cache).nbytes}
 
 
 @torch.inference_mode()
@@ -206,3 +220,11 @@ def test_a_generation_does_not_depend_on_the_degree(ran: Ran, degree: int) -> No
         assert alone.numel() == 2 * (4 * 3 * 4 * 6 + 3 * 6)
         assert 0.1 < alone.std() < 100
         assert (mine - alone).abs().max() <= TOLERANCE * max(float(alone.abs().max()), 1)
+
+
+@pytest.mark.parametrize("degree", DEGREES)
+def test_cached_references_hold_on_to_their_own_bytes_only(ran: Ran, degree: int) -> None:
+    """A rank's cache is 1 / degree of the whole, in storage that nothing else shares, as plain tensors to copy."""
+    for mine, alone in _pairs(ran, degree, "cache"):
+        assert mine["stored"] == mine["nbytes"] == mine["copy"] == alone["nbytes"] // degree
+        assert mine["types"] == {"Tensor"}
