@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor
 from helios_model import tensor_file
 from helios_model.attention import KeyValue
 from helios_model.dit import ReferenceCache, VideoRefDiT
-from helios_model.weights import BundleError
+from helios_model.weights import BundleError, all_finite
 
 _KIND = "helios reference context 1"
 _versions: WeakKeyDictionary[VideoRefDiT, tuple[tuple[object, ...], str]] = WeakKeyDictionary()
@@ -99,8 +99,14 @@ class ReferenceContext:
         )
         return replace(self, version=model_version(model), cache=cache)
 
+    def to(self, device: torch.device | str) -> "ReferenceContext":
+        """The same person with both levels on `device`; what is there already is not copied."""
+        moved = {name: tensor.to(device) for name, tensor in self.identity.tensors().items()}
+        cache = None if self.cache is None else self.cache.to(device)
+        return replace(self, identity=replace(self.identity, **moved), cache=cache)
+
     def keys_for(self, model: VideoRefDiT) -> ReferenceCache:
-        """Level 2, if this very network made it.
+        """Level 2 on the network's device, if this very network made it; copied there where it lies elsewhere.
 
         Raises:
             ReferenceMismatchError: it did not, or nobody did.
@@ -112,7 +118,7 @@ class ReferenceContext:
             raise ReferenceMismatchError(
                 f"reference {self.content[:12]} was encoded by model version {self.version}, this one is {version}"
             )
-        return self.cache
+        return self.cache.to(next(model.parameters()).device)
 
     def nbytes(self) -> Size:
         return Size(
@@ -142,7 +148,7 @@ class ReferenceContext:
             content: the digest that the caller expects.
 
         Raises:
-            BundleError: the file is missing, cut short or holds something else.
+            BundleError: the file is missing, cut short, holds something else, or keys or values that are no numbers.
             ReferenceMismatchError: it holds another person than `content`.
         """
         path = Path(path)
@@ -161,6 +167,9 @@ class ReferenceContext:
             raise BundleError(f"{path} is damaged: its identity is {found}, it says {words.get('content')}")
         if content is not None and content != found:
             raise ReferenceMismatchError(f"{path} holds reference {found[:12]}, expected {content[:12]}")
+        for name, tensor in tensors.items():
+            if name.startswith("layers.") and not all_finite(tensor):
+                raise BundleError(f"{path} is damaged: {name} holds NaN or infinity")
         cache = ReferenceCache(layers) if layers else None
         return cls(identity=identity, content=found, version=words.get("version"), cache=cache)
 
@@ -218,7 +227,10 @@ class ReferenceStore:
 
 
 def model_version(model: VideoRefDiT) -> str:
-    """SHA-256 of config, precision, this rank's share of the heads, and weights; computed anew after they changed.
+    """SHA-256 of config, precision, this rank's share of the heads, and weights.
+
+    Weights are read again when one is another tensor in memory, or torch counted a write to it. Writes through `.data`,
+    numpy or a pointer are not counted: call `forget` after them.
 
     Where weights are sharded it names this rank's shard, as the keys and values belong to this rank.
     """
@@ -231,6 +243,11 @@ def model_version(model: VideoRefDiT) -> str:
     share = None if model.ulysses is None else [model.ulysses.rank, model.ulysses.degree]
     about = json.dumps([model.config.to_json(), str(model.compute_dtype or model.dtype), share], sort_keys=True)
     return hashlib.sha256(f"{known[1]}{about}".encode()).hexdigest()
+
+
+def forget(model: VideoRefDiT) -> None:
+    """Have `model_version` read this network's weights again."""
+    _versions.pop(model, None)
 
 
 def _local(tensor: Tensor) -> Tensor:

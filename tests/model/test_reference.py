@@ -11,7 +11,14 @@ from torch.distributed.device_mesh import init_device_mesh
 from helios_model import tensor_file
 from helios_model.config import ModelConfig
 from helios_model.dit import VideoRefDiT
-from helios_model.reference import Identity, ReferenceContext, ReferenceMismatchError, ReferenceStore, model_version
+from helios_model.reference import (
+    Identity,
+    ReferenceContext,
+    ReferenceMismatchError,
+    ReferenceStore,
+    forget,
+    model_version,
+)
 from helios_model.sharding import shard
 from helios_model.weights import BundleError
 
@@ -152,6 +159,38 @@ def test_the_version_is_computed_once_for_a_loaded_model(model: VideoRefDiT, mon
     assert model_version(model) == version
 
 
+def test_a_write_that_torch_does_not_count_is_seen_after_forgetting(model: VideoRefDiT) -> None:
+    """A write through `.data` shows in the version after `forget` only; forgetting alone changes nothing."""
+    version = model_version(model)
+    forget(model)
+    assert model_version(model) == version
+    model.head.bias.data.add_(1.0)
+    assert model_version(model) == version
+    forget(model)
+    assert model_version(model) != version
+
+
+def test_keys_go_to_the_device_of_the_network(
+    model: VideoRefDiT, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys of a context on the CPU are handed to a network elsewhere (`meta`) there; the same device copies nothing."""
+    context = ReferenceContext.of(identity(config)).encode(model)
+    assert context.keys_for(model) is context.cache
+    monkeypatch.setattr("helios_model.reference.model_version", lambda _: context.version)  # meta has no bytes to hash
+    keys = context.keys_for(model.to("meta"))
+    assert {part.device.type for pair in keys.layers for part in pair} == {"meta"}
+    assert {tensor.device.type for tensor in tensors(context)} == {"cpu"}
+
+
+def test_a_context_moves_with_both_levels(model: VideoRefDiT, config: ModelConfig) -> None:
+    """Every tensor goes to the device and back; where it is there already it is the very tensor."""
+    context = ReferenceContext.of(identity(config)).encode(model)
+    assert {tensor.device.type for tensor in tensors(context.to("meta"))} == {"meta"}
+    for one, other in zip(tensors(context.to("cpu")), tensors(context), strict=True):
+        assert one is other
+    assert ReferenceContext.of(identity(config)).to("meta").cache is None
+
+
 def test_weights_that_are_sharded_have_a_version(model: VideoRefDiT, config: ModelConfig) -> None:
     """Under FSDP2 too a person is encoded and recognised, and a write to this rank's shard is another version."""
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]  # not in its __all__
@@ -226,6 +265,19 @@ def test_a_damaged_file_is_named(
     damage(path)
     with pytest.raises(BundleError, match=message):
         ReferenceContext.load(path)
+
+
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+def test_keys_that_are_no_numbers_are_refused(
+    model: VideoRefDiT, config: ModelConfig, tmp_path: Path, value: float
+) -> None:
+    """One NaN or infinity in level 2 is an error that names the file and the layer's tensor."""
+    context = ReferenceContext.of(identity(config)).encode(model)
+    assert context.cache is not None
+    context.cache.layers[1].v_BMHD[0, 2, 0, 3] = value
+    context.save(tmp_path / "person")
+    with pytest.raises(BundleError, match=r"person is damaged: layers\.1\.v holds NaN or infinity"):
+        ReferenceContext.load(tmp_path / "person")
 
 
 def test_a_failed_save_leaves_the_old_file(
