@@ -51,12 +51,15 @@ def reference_cache(config: ModelConfig, work: Workload, dtype: Precision = "bf1
 
 
 def generation_activations(config: ModelConfig, work: Workload, dtype: Precision = "bf16") -> int:
-    """The most that one pass without gradients holds at a time, in a layer: in its attention or its feed-forward."""
+    """The most that a step without gradients holds at a time, in a layer: in its attention or its feed-forward.
+
+    Guidance runs its passes as one batch (`sampler.guided_velocity`).
+    """
     count = tokens(config, work)
     own = count.generation * config.dim
     attention = 5 * own + 2 * (own + count.reference * config.dim)
     feed_forward = 8 * own + 2 * count.generation * config.ffn
-    return _share(max(attention, feed_forward) * _BYTES[dtype], work)
+    return _share(work.passes * max(attention, feed_forward) * _BYTES[dtype], work)
 
 
 def training_activations(

@@ -80,6 +80,12 @@ def test_a_pass_without_gradients_peaks_where_the_model_says(small: ModelConfig,
     assert memory.generation_activations(small, work, "fp32") == pytest.approx(peak, rel=0.05)
 
 
+def test_guidance_holds_its_passes_at_once(small: ModelConfig) -> None:
+    """Three passes hold the activations of a batch of three."""
+    guided, batched = replace(WORK, passes=3), replace(WORK, batch=3)
+    assert memory.generation_activations(small, guided) == memory.generation_activations(small, batched)
+
+
 @pytest.mark.usefixtures("_fused")
 @pytest.mark.parametrize("checkpointing", ["none", "selective", "full"])
 @pytest.mark.parametrize("mode", ["plain", "everything"])
