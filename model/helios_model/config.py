@@ -8,12 +8,21 @@ TEMPORAL_RANGE = 1024
 """Positions that rotary embedding was trained for on each axis (Wan2.1)."""
 
 
+def _check_counts(part: str, **counts: object) -> None:
+    for name, came in counts.items():
+        if type(came) is not int or came < 1:  # bool is an int, and no count
+            raise ValueError(f"{part}.{name} is {came!r}, expected a whole number of at least 1")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WordTable:
     """Prompts as word numbers (`text.tokenize`), looked up in a table that is trained with the network."""
 
     buckets: int = 1024
     tokens: int = 32
+
+    def __post_init__(self) -> None:
+        _check_counts("text", buckets=self.buckets, tokens=self.tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +32,9 @@ class TextFeatures:
     dim: int = 4096
     tokens: int = 512
 
+    def __post_init__(self) -> None:
+        _check_counts("text", dim=self.dim, tokens=self.tokens)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogMel:
@@ -30,6 +42,9 @@ class LogMel:
 
     mels: int = 24
     tokens: int = 6
+
+    def __post_init__(self) -> None:
+        _check_counts("audio", mels=self.mels, tokens=self.tokens)
 
     @property
     def dim(self) -> int:
@@ -44,12 +59,18 @@ class SpeechFeatures:
     dim: int = 768
     tokens: int = 12
 
+    def __post_init__(self) -> None:
+        _check_counts("audio", dim=self.dim, tokens=self.tokens)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MotionConfig:
     """A motion vector of `dim` numbers to a latent frame: four pixel frames of `motion.encode_motion`."""
 
     dim: int
+
+    def __post_init__(self) -> None:
+        _check_counts("motion", dim=self.dim)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
