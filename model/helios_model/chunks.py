@@ -196,6 +196,8 @@ def generate(
         state = state.to(request.text.device)
     if request.sample_motion and model.config.motion is None:
         raise ValueError(f"sample_motion was asked for, and the network {model.config.preset} has no motion stream")
+    if request.reference is not None:  # once for all chunks: the keys of a large network are gigabytes
+        request = replace(request, reference=request.reference.to(request.text.device))
     first = 0 if state is None else state.chunk
     if first < chunks:
         modes.check(request.mode, _conditions(model, request, first, state).names())

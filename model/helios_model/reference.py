@@ -106,7 +106,7 @@ class ReferenceContext:
         return replace(self, identity=replace(self.identity, **moved), cache=cache)
 
     def keys_for(self, model: VideoRefDiT) -> ReferenceCache:
-        """Level 2 on the network's device, if this very network made it; copied there where it lies elsewhere.
+        """Level 2, if this very network made it; where it lies, which `to` changes.
 
         Raises:
             ReferenceMismatchError: it did not, or nobody did.
@@ -118,7 +118,7 @@ class ReferenceContext:
             raise ReferenceMismatchError(
                 f"reference {self.content[:12]} was encoded by model version {self.version}, this one is {version}"
             )
-        return self.cache.to(next(model.parameters()).device)
+        return self.cache
 
     def nbytes(self) -> Size:
         return Size(

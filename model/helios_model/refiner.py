@@ -130,7 +130,7 @@ def refine_video(
     """
     config = model.config
     inputs.check_latents("draft_BCTHW", torch.empty(1, config.channels, 1, *size, device="meta"), config)
-    given = Conditions(text=text, silent_text=text, reference=reference.keys_for(model))
+    given = Conditions(text=text, silent_text=text, reference=reference.to(text.device).keys_for(model))
     return _chunks(model, Upsampler(codec, size), low, given, audio=audio, seed=seed)
 
 

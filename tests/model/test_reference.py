@@ -170,18 +170,6 @@ def test_a_write_that_torch_does_not_count_is_seen_after_forgetting(model: Video
     assert model_version(model) != version
 
 
-def test_keys_go_to_the_device_of_the_network(
-    model: VideoRefDiT, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Keys of a context on the CPU are handed to a network elsewhere (`meta`) there; the same device copies nothing."""
-    context = ReferenceContext.of(identity(config)).encode(model)
-    assert context.keys_for(model) is context.cache
-    monkeypatch.setattr("helios_model.reference.model_version", lambda _: context.version)  # meta has no bytes to hash
-    keys = context.keys_for(model.to("meta"))
-    assert {part.device.type for pair in keys.layers for part in pair} == {"meta"}
-    assert {tensor.device.type for tensor in tensors(context)} == {"cpu"}
-
-
 def test_a_context_moves_with_both_levels(model: VideoRefDiT, config: ModelConfig) -> None:
     """Every tensor goes to the device and back; where it is there already it is the very tensor."""
     context = ReferenceContext.of(identity(config)).encode(model)
