@@ -321,7 +321,11 @@ def _cross(dim: int, queries: int, context: int, pairs: int) -> int:
 
 
 def _audio(config: ModelConfig, heard: int, frame: int) -> int:
-    """Frame-wise: `heard` tokens, `frame` of them to a frame, see their own frame's sound (TAVR eq. 3-5)."""
+    """Frame-wise: `heard` tokens, `frame` of them to a frame, see their own frame's sound (TAVR eq. 3-5).
+
+    Of dropped tokens only the number is known, so sound counts for the fewest frames that hold those left; what runs
+    is the sound of all frames from the first kept token to the last.
+    """
     assert config.audio is not None, "checked with the tokens"
     length = config.audio.tokens
     return _cross(config.dim, heard, -(-heard // frame) * length, heard * length)

@@ -45,6 +45,8 @@ def check_noise_and_text(z_BCTHW: Tensor, sigma_B: Tensor, text: Tensor, config:
             raise ValueError(f"text is int64 [{batch}, {config.text.tokens}], not {text.dtype} {list(text.shape)}")
     elif text.ndim != 3 or text.shape[0] != batch or text.shape[2] != config.text.dim:
         raise ValueError(f"text is features [{batch}, tokens, {config.text.dim}], not {text.dtype} {list(text.shape)}")
+    elif text.shape[1] == 0:
+        raise ValueError(f"text is features of at least 1 token, not {list(text.shape)}")
 
 
 def check_companions(
@@ -117,7 +119,7 @@ def check_kept(name: str, keep_BK: Tensor | None, batch: int, tokens: int) -> No
     if keep_BK.ndim != 2 or keep_BK.dtype != torch.int64 or keep_BK.shape[0] != batch or keep_BK.shape[1] == 0:
         raise ValueError(f"{name} is int64 [{batch}, K] with K > 0, not {keep_BK.dtype} {list(keep_BK.shape)}")
     if not bool((keep_BK.diff(dim=1) > 0).all()) or int(keep_BK.min()) < 0 or int(keep_BK.max()) >= tokens:
-        raise ValueError(f"{name} holds ascending indices below {tokens}, each once; it does not")
+        raise ValueError(f"{name} holds ascending indices below {tokens}, each once, not {keep_BK.tolist()}")
 
 
 def check_reference(cache: "ReferenceCache | None", batch: int, config: ModelConfig) -> None:
@@ -133,3 +135,40 @@ def check_reference(cache: "ReferenceCache | None", batch: int, config: ModelCon
     keys = cache.layers[0].k_BMHD
     if keys.shape[0] != batch or keys.shape[3] != config.head_dim:
         raise ValueError(f"reference is for {list(keys.shape)}, expected [{batch}, tokens, heads, {config.head_dim}]")
+    for index, pair in enumerate(cache.layers):
+        for part in pair:
+            if part.shape != keys.shape or part.dtype != keys.dtype:
+                raise ValueError(
+                    f"reference layer {index} is {part.dtype} {list(part.shape)}, "
+                    f"layer 0 {keys.dtype} {list(keys.shape)}"
+                )
+
+
+def check_companion_options(
+    *,
+    reference_given: bool,
+    reference_keep_BK: Tensor | None,
+    reference_audio_BTLK: Tensor | None,
+    audio_BTLK: Tensor | None,
+    audio_keep_B: Tensor | None,
+    motion_BTM: Tensor | None,
+    motion_sigma_B: Tensor | None,
+    batch: int,
+) -> None:
+    """What qualifies another input comes with that input, one number for each sample where it is `_B`.
+
+    Raises:
+        ValueError: it does not.
+    """
+    for name, option, owner, given in (
+        ("reference_keep_BK", reference_keep_BK, "reference_BCTHW", reference_given),
+        ("reference_audio_BTLK", reference_audio_BTLK, "reference_BCTHW", reference_given),
+        ("audio_keep_B", audio_keep_B, "audio_BTLK", audio_BTLK is not None),
+        ("motion_sigma_B", motion_sigma_B, "motion_BTM", motion_BTM is not None),
+    ):
+        if option is None:
+            continue
+        if not given:
+            raise ValueError(f"{name} came as {list(option.shape)}, and {owner} is not given")
+        if name.endswith("_B") and option.shape != (batch,):
+            raise ValueError(f"{name} is [{batch}], one for each sample, not {list(option.shape)}")

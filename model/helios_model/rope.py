@@ -23,7 +23,7 @@ def rotation(positions_BN3: Tensor, head_dim: int, theta: float = 10_000.0) -> R
     """Rotations of whole-number positions `[1 or B, N, 3]` (time, height, width); angles are computed in fp64."""
     parts = []
     for axis, dim in enumerate(axis_dims(head_dim)):
-        frequencies = theta ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+        frequencies = theta ** (-torch.arange(0, dim, 2, dtype=torch.float64, device="cpu") / dim)
         parts.append(positions_BN3[..., axis, None].double().cpu() * frequencies)
     angles_BND = torch.cat(parts, dim=-1)
     device = positions_BN3.device

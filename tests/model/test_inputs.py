@@ -1,0 +1,63 @@
+"""Refusals of inputs that do not fit each other."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from helios_model import inputs
+from helios_model.attention import KeyValue
+from helios_model.config import PRESETS, TextFeatures
+from helios_model.dit import ReferenceCache
+from helios_model.rope import rotation
+
+CONFIG = replace(PRESETS["micro"], text=TextFeatures(dim=8, tokens=4))
+NOTHING = dict.fromkeys(
+    ("reference_keep_BK", "reference_audio_BTLK", "audio_BTLK", "audio_keep_B", "motion_BTM", "motion_sigma_B")
+)
+
+
+def test_a_prompt_of_no_tokens_is_refused() -> None:
+    """Attention over nothing has no value."""
+    with pytest.raises(ValueError, match=r"at least 1 token, not \[2, 0, 8\]"):
+        inputs.check_noise_and_text(torch.zeros(2, 16, 1, 4, 4), torch.ones(2), torch.zeros(2, 0, 8), CONFIG)
+
+
+def test_kept_indices_that_came_are_named() -> None:
+    """The message has the indices."""
+    with pytest.raises(ValueError, match=r"not \[\[1, 1\]\]"):
+        inputs.check_kept("keep_BK", torch.tensor([[1, 1]]), 1, 4)
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(1, 3, 1, CONFIG.head_dim), torch.zeros(1, 3, 2, CONFIG.head_dim).half()])
+def test_every_layer_of_a_reference_is_looked_at(bad: torch.Tensor) -> None:
+    """A last layer of other heads or dtype than the first is named."""
+    good = torch.zeros(1, 3, 2, CONFIG.head_dim)
+    last = CONFIG.layers - 1
+    cache = ReferenceCache((*[KeyValue(good, good)] * last, KeyValue(good, bad)))
+    with pytest.raises(ValueError, match=f"reference layer {last} is "):
+        inputs.check_reference(cache, 1, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"reference_keep_BK": torch.zeros(2, 3)}, "reference_BCTHW is not given"),
+        ({"audio_keep_B": torch.ones(2)}, "audio_BTLK is not given"),
+        ({"motion_sigma_B": torch.ones(2)}, "motion_BTM is not given"),
+        ({"audio_keep_B": torch.ones(3), "audio_BTLK": torch.ones(2)}, r"audio_keep_B is \[2\].*not \[3\]"),
+        ({"motion_sigma_B": torch.ones(1), "motion_BTM": torch.ones(2)}, r"motion_sigma_B is \[2\].*not \[1\]"),
+    ],
+)
+def test_options_come_with_what_they_qualify(given: dict[str, Any], message: str) -> None:
+    """An option without its input, or of another length than the batch, is refused."""
+    with pytest.raises(ValueError, match=message):
+        inputs.check_companion_options(reference_given=False, batch=2, **{**NOTHING, **given})
+
+
+def test_rotations_do_not_follow_the_default_device() -> None:
+    """Angles are computed on the CPU under any default device."""
+    positions_BN3 = torch.zeros(1, 2, 3, dtype=torch.int64)
+    with torch.device("meta"):
+        assert rotation(positions_BN3, 12).cos_BND.device.type == "cpu"
