@@ -180,6 +180,15 @@ class VideoRefDiT(nn.Module):
         prefix = 0 if prefix_BCTHW is None else prefix_BCTHW.shape[2]
         inputs.check_sound("audio_BTLK", audio_BTLK, prefix + z_BCTHW.shape[2], z_BCTHW.shape[0], config)
         inputs.check_motion(motion_BTM, z_BCTHW, config)
+        inputs.check_companion_options(
+            reference_given=reference_BCTHW is not None,
+            reference_keep_BK=reference_keep_BK,
+            reference_audio_BTLK=reference_audio_BTLK,
+            audio_keep_B=audio_keep_B,
+            motion_BTM=motion_BTM,
+            motion_sigma_B=motion_sigma_B,
+            batch=z_BCTHW.shape[0],
+        )
         if reference_BCTHW is not None:
             if reference is not None:
                 raise ValueError("give reference_BCTHW or its cache, reference, not both")

@@ -118,8 +118,10 @@ def check_kept(name: str, keep_BK: Tensor | None, batch: int, tokens: int) -> No
         return
     if keep_BK.ndim != 2 or keep_BK.dtype != torch.int64 or keep_BK.shape[0] != batch or keep_BK.shape[1] == 0:
         raise ValueError(f"{name} is int64 [{batch}, K] with K > 0, not {keep_BK.dtype} {list(keep_BK.shape)}")
-    if not bool((keep_BK.diff(dim=1) > 0).all()) or int(keep_BK.min()) < 0 or int(keep_BK.max()) >= tokens:
-        raise ValueError(f"{name} holds ascending indices below {tokens}, each once, not {keep_BK.tolist()}")
+    ascending, least, most = bool((keep_BK.diff(dim=1) > 0).all()), int(keep_BK.min()), int(keep_BK.max())
+    if not ascending or least < 0 or most >= tokens:
+        came = f"{least} to {most}" if ascending else "indices in another order or twice"
+        raise ValueError(f"{name} holds ascending indices of 0 to {tokens - 1}, each once, not {came}")
 
 
 def check_reference(cache: "ReferenceCache | None", batch: int, config: ModelConfig) -> None:
@@ -149,7 +151,6 @@ def check_companion_options(
     reference_given: bool,
     reference_keep_BK: Tensor | None,
     reference_audio_BTLK: Tensor | None,
-    audio_BTLK: Tensor | None,
     audio_keep_B: Tensor | None,
     motion_BTM: Tensor | None,
     motion_sigma_B: Tensor | None,
@@ -157,13 +158,15 @@ def check_companion_options(
 ) -> None:
     """What qualifies another input comes with that input, one number for each sample where it is `_B`.
 
+    A network that is guided without sound has an `audio_keep_B` all the same, which then says nothing.
+
     Raises:
         ValueError: it does not.
     """
     for name, option, owner, given in (
         ("reference_keep_BK", reference_keep_BK, "reference_BCTHW", reference_given),
         ("reference_audio_BTLK", reference_audio_BTLK, "reference_BCTHW", reference_given),
-        ("audio_keep_B", audio_keep_B, "audio_BTLK", audio_BTLK is not None),
+        ("audio_keep_B", audio_keep_B, "audio_BTLK", True),
         ("motion_sigma_B", motion_sigma_B, "motion_BTM", motion_BTM is not None),
     ):
         if option is None:

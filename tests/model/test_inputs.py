@@ -9,13 +9,10 @@ import torch
 from helios_model import inputs
 from helios_model.attention import KeyValue
 from helios_model.config import PRESETS, TextFeatures
-from helios_model.dit import ReferenceCache
+from helios_model.dit import ReferenceCache, VideoRefDiT
 from helios_model.rope import rotation
 
 CONFIG = replace(PRESETS["micro"], text=TextFeatures(dim=8, tokens=4))
-NOTHING = dict.fromkeys(
-    ("reference_keep_BK", "reference_audio_BTLK", "audio_BTLK", "audio_keep_B", "motion_BTM", "motion_sigma_B")
-)
 
 
 def test_a_prompt_of_no_tokens_is_refused() -> None:
@@ -24,10 +21,11 @@ def test_a_prompt_of_no_tokens_is_refused() -> None:
         inputs.check_noise_and_text(torch.zeros(2, 16, 1, 4, 4), torch.ones(2), torch.zeros(2, 0, 8), CONFIG)
 
 
-def test_kept_indices_that_came_are_named() -> None:
-    """The message has the indices."""
-    with pytest.raises(ValueError, match=r"not \[\[1, 1\]\]"):
-        inputs.check_kept("keep_BK", torch.tensor([[1, 1]]), 1, 4)
+@pytest.mark.parametrize(("kept", "came"), [([1, 1], "another order or twice"), ([1, 4], "1 to 4")])
+def test_kept_indices_that_came_are_named(kept: list[int], came: str) -> None:
+    """The message says what is wrong with them, not all thousands of them."""
+    with pytest.raises(ValueError, match=f"0 to 3, each once, not .*{came}"):
+        inputs.check_kept("keep_BK", torch.tensor([kept]), 1, 4)
 
 
 @pytest.mark.parametrize("bad", [torch.zeros(1, 3, 1, CONFIG.head_dim), torch.zeros(1, 3, 2, CONFIG.head_dim).half()])
@@ -43,17 +41,21 @@ def test_every_layer_of_a_reference_is_looked_at(bad: torch.Tensor) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"reference_keep_BK": torch.zeros(2, 3)}, "reference_BCTHW is not given"),
-        ({"audio_keep_B": torch.ones(2)}, "audio_BTLK is not given"),
-        ({"motion_sigma_B": torch.ones(2)}, "motion_BTM is not given"),
-        ({"audio_keep_B": torch.ones(3), "audio_BTLK": torch.ones(2)}, r"audio_keep_B is \[2\].*not \[3\]"),
-        ({"motion_sigma_B": torch.ones(1), "motion_BTM": torch.ones(2)}, r"motion_sigma_B is \[2\].*not \[1\]"),
+        ({"reference_keep_BK": torch.zeros(2, 3)}, "reference_keep_BK came .* reference_BCTHW is not given"),
+        (
+            {"reference_audio_BTLK": torch.zeros(2, 3, 6, 8)},
+            "reference_audio_BTLK came .* reference_BCTHW is not given",
+        ),
+        ({"motion_sigma_B": torch.ones(2)}, "motion_sigma_B came .* motion_BTM is not given"),
+        ({"audio_keep_B": torch.ones(3)}, r"audio_keep_B is \[2\].*not \[3\]"),
     ],
 )
 def test_options_come_with_what_they_qualify(given: dict[str, Any], message: str) -> None:
-    """An option without its input, or of another length than the batch, is refused."""
+    """The network refuses an option without its input, or of another length than the batch."""
+    config = PRESETS["micro"]
+    z_BCTHW = torch.zeros(2, config.channels, 1, 4, 4)
     with pytest.raises(ValueError, match=message):
-        inputs.check_companion_options(reference_given=False, batch=2, **{**NOTHING, **given})
+        VideoRefDiT(config)(z_BCTHW, torch.ones(2), torch.zeros(2, 32, dtype=torch.int64), **given)
 
 
 def test_rotations_do_not_follow_the_default_device() -> None:
