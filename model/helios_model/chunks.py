@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from helios_model import modes, tensor_file
+from helios_model import inputs, modes, tensor_file
+from helios_model.config import ModelConfig
 from helios_model.dit import PREFIX_FRAMES, VideoRefDiT
 from helios_model.modes import Mode
 from helios_model.reference import ReferenceContext
@@ -72,7 +73,8 @@ class Request:
         frames: pixel frames of the video.
         height, width: in latents.
         sigmas: noise levels (`sampler.schedule`); eta: of stochastic Euler.
-        audio, motion: by latent frame of the video; a motion track is imposed.
+        audio, motion: by latent frame of the video up to the end of its last chunk, `sum(layout.span(chunks - 1))`,
+            which is made whole; a motion track is imposed.
         sample_motion: motion is sampled together with the video.
         anchor_BCHW, anchor_keep_BK: the image or the background of the first chunk, and its tokens that are kept.
         hold: share of its still picture's drift that each later chunk gives back, 0..1 (`hold_appearance`).
@@ -198,6 +200,7 @@ def generate(
         raise ValueError(f"sample_motion was asked for, and the network {model.config.preset} has no motion stream")
     if request.reference is not None:  # once for all chunks: the keys of a large network are gigabytes
         request = replace(request, reference=request.reference.to(request.text.device))
+    _check_ahead(request, model.config)
     first = 0 if state is None else state.chunk
     if first < chunks:
         modes.check(request.mode, _conditions(model, request, first, state).names())
@@ -285,6 +288,26 @@ def _denoise(model: VideoRefDiT, request: Request, chunk: int, state: ChunkState
         device=request.text.device,
     )
     return made if given.motion_BTM is None else made._replace(motion_BTM=given.motion_BTM)
+
+
+def _check_ahead(request: Request, config: ModelConfig) -> None:
+    """What a later chunk, or the first pass, would be refused for."""
+    layout = request.layout
+    start, count = layout.span(layout.chunks(request.frames) - 1)
+    of_a_chunk = torch.empty(
+        len(request.text), config.channels, layout.latents, request.height, request.width, device="meta"
+    )
+    inputs.check_latents("a chunk", of_a_chunk, config)
+    inputs.check_companions(of_a_chunk, None, request.anchor_BCHW, request.anchor_keep_BK, config)
+    if request.anchor_BCHW is not None and not bool(request.anchor_BCHW.isfinite().all()):
+        raise ValueError("anchor_BCHW holds NaN or infinity")
+    for name, track in (("audio", request.audio), ("motion", request.motion)):
+        came = count if track is None else track(start, count).shape[1]
+        if came != count:
+            raise ValueError(
+                f"{name} ends after {start + came} latent frames; the chunks of this video of {request.frames} frames "
+                f"take {start + count}, since the last one is made whole"
+            )
 
 
 def _next_state(request: Request, chunk: int, new_BCTHW: Tensor, state: ChunkState | None) -> ChunkState:
