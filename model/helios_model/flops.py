@@ -7,7 +7,7 @@ softmax, rotations, activations and gates are not: they grow with the tokens, an
 from dataclasses import dataclass, fields
 from typing import Literal, Self
 
-from helios_model.config import ModelConfig, TextFeatures
+from helios_model.config import ModelConfig, TextFeatures, WordTable
 
 VAE_SIDE = 8
 """Pixels to the side of a latent."""
@@ -152,6 +152,8 @@ def _check(config: ModelConfig, work: Workload) -> None:
             f"sequence parallel must divide the {config.heads} heads of {config.preset}, as "
             f"{', '.join(degrees)} do, not {work.sequence_parallel}"
         )
+    if isinstance(config.text, WordTable) and work.text_tokens not in {None, config.text.tokens}:
+        raise ValueError(f"text tokens must be {config.text.tokens}: {config.preset} takes no other number of words")
     if work.reference_audio and not work.reference_frames:
         raise ValueError("reference audio needs reference frames")
 

@@ -200,6 +200,8 @@ def test_inputs_that_a_network_lacks_are_refused() -> None:
         flops.tokens(preset("micro"), replace(work, motion=True))
     with pytest.raises(ValueError, match="height must be 16"):
         flops.tokens(preset("micro"), replace(work, height=32))
+    with pytest.raises(ValueError, match="text tokens must be 32"):
+        flops.tokens(preset("micro"), replace(work, text_tokens=5000))
 
 
 def test_the_limits_are_the_networks() -> None:
