@@ -18,15 +18,19 @@ def test_a_quantile_counts_what_is_below_and_half_of_what_is_equal(
 
 @pytest.mark.parametrize(("jump", "verdict"), [(60, "missed"), (0, "met")])
 def test_seams_that_jump_are_seen(jump: int, verdict: str) -> None:
-    """A video that flickers all the time hides its seams; one that jumps at each of them does not."""
+    """A video that flickers all the time hides its seams; one that jumps at each of them does not.
+
+    They are held against all differences inside chunks; that against the begins of latent frames has these few to rank.
+    """
     brightness = np.random.default_rng(0).integers(80, 100, 41) + jump * np.repeat([0, 1, 2], [17, 12, 12])
     video = np.broadcast_to(brightness.astype(np.uint8)[:, None, None, None], (41, 8, 8, 3))
     pipeline: Any = SimpleNamespace(generate=lambda *_, **__: np.split(video, [17, 29]))
     held: Any = SimpleNamespace(references=[None, None])
-    seams, begins = benchmark.seams(pipeline, held, np.zeros(1, np.float32))
-    assert seams["n"] == 4
+    seams, begins, alike = benchmark.seams(pipeline, held, np.zeros(1, np.float32))
+    assert (seams["n"], alike["n"]) == (4, 4)
     assert begins["n"] == 2 * 8
     assert benchmark._met(seams) == verdict
+    assert (alike["value"] == 1.0) == bool(jump)
 
 
 def test_memory_of_a_short_video_is_flat() -> None:

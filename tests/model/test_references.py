@@ -176,7 +176,7 @@ def test_a_cache_tells_its_size(config: ModelConfig, lively: Lively) -> None:
         ({"reference": ReferenceCache(())}, r"reference holds 0 layers, this network \(wan-1.3b\) 3"),
         (
             {"reference_BCTHW": draw(2, 4, 2, 4, 6), "reference_keep_BK": torch.tensor([[3, 2], [0, 1]])},
-            "reference keep_BK holds ascending indices below 12, each once",
+            "reference keep_BK holds ascending indices of 0 to 11, each once, not indices in another order or twice",
         ),
         ({"reference_BCTHW": draw(2, 4, 897, 2, 2)}, "reference_BCTHW has 897 latent frames, .* reach for 896"),
     ],
