@@ -305,8 +305,8 @@ def _check_ahead(request: Request, config: ModelConfig) -> None:
         came = count if track is None else track(start, count).shape[1]
         if came != count:
             raise ValueError(
-                f"{name} ends after {start + came} latent frames; the chunks of this video of {request.frames} frames "
-                f"take {start + count}, since the last one is made whole"
+                f"{name} has {came} latent frames from {start} on; the last chunk of this video of {request.frames} "
+                f"frames takes {count}, since it is made whole"
             )
 
 

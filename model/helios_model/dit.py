@@ -77,12 +77,8 @@ class ReferenceCache:
         return KeyValue(*(_tile(part, self.copies) for part in self.layers[index]))
 
     def to(self, device: torch.device | str) -> "ReferenceCache":
-        """The same on `device`; this very object where it is there already."""
-        layers = tuple(KeyValue(*(part.to(device) for part in pair)) for pair in self.layers)
-        moved = any(
-            new is not old for pair in zip(layers, self.layers, strict=True) for new, old in zip(*pair, strict=True)
-        )
-        return replace(self, layers=layers) if moved else self
+        """The same on `device`; what is there already is not copied."""
+        return replace(self, layers=tuple(KeyValue(*(part.to(device) for part in pair)) for pair in self.layers))
 
 
 class WordEmbedding(nn.Module):
@@ -161,7 +157,7 @@ class VideoRefDiT(nn.Module):
             sigma_B: noise level, 1 is pure noise.
             text: word numbers `[B, L]` (`text.tokenize`) or features `[B, L, K]`, as the config says.
             audio_BTLK: driving sound of the prefix and the noisy frames, in that order; None: silent network.
-            audio_keep_B: 0 where a sample is to ignore its sound.
+            audio_keep_B: 0 where a sample is to ignore its sound; says nothing where there is none.
             prefix_BCTHW: clean latent frames that come just before `z`.
             anchor_BCHW: a clean latent image that sets the look or the background.
             anchor_keep_BK: its tokens that are not dropped, ascending (`selection.background_tokens`).
@@ -179,24 +175,20 @@ class VideoRefDiT(nn.Module):
         inputs.check_companions(z_BCTHW, prefix_BCTHW, anchor_BCHW, anchor_keep_BK, config)
         prefix = 0 if prefix_BCTHW is None else prefix_BCTHW.shape[2]
         inputs.check_sound("audio_BTLK", audio_BTLK, prefix + z_BCTHW.shape[2], z_BCTHW.shape[0], config)
-        inputs.check_motion(motion_BTM, z_BCTHW, config)
-        inputs.check_companion_options(
-            reference_given=reference_BCTHW is not None,
-            reference_keep_BK=reference_keep_BK,
-            reference_audio_BTLK=reference_audio_BTLK,
-            audio_keep_B=audio_keep_B,
-            motion_BTM=motion_BTM,
-            motion_sigma_B=motion_sigma_B,
-            batch=z_BCTHW.shape[0],
-        )
-        if reference_BCTHW is not None:
+        inputs.check_each("audio_keep_B", audio_keep_B, z_BCTHW.shape[0])
+        inputs.check_motion(motion_BTM, motion_sigma_B, z_BCTHW, config)
+        if reference_BCTHW is None:
+            inputs.check_absent(
+                "reference_BCTHW", reference_keep_BK=reference_keep_BK, reference_audio_BTLK=reference_audio_BTLK
+            )
+        else:
             if reference is not None:
                 raise ValueError("give reference_BCTHW or its cache, reference, not both")
             # Not as a method of self: under FSDP that gathers the weights which forward has gathered already.
             reference = VideoRefDiT.encode_reference(
                 self, reference_BCTHW, audio_BTLK=reference_audio_BTLK, keep_BK=reference_keep_BK
             )
-        _check_reference(reference, z_BCTHW.shape[0], config)
+        inputs.check_reference(reference, z_BCTHW.shape[0], config)
         with self._autocast(z_BCTHW):
             motion_BTE = self._motion_tokens(motion_BTM, sigma_B if motion_sigma_B is None else motion_sigma_B)
             x_BNE, plan, layout = self._generation_stream(
@@ -395,13 +387,6 @@ def _alone(pair: KeyValue, plan: StreamPlan) -> KeyValue:
     if plan.ulysses is None or pair.k_BMHD.requires_grad:
         return pair
     return KeyValue(*(part.clone(memory_format=torch.contiguous_format) for part in pair))
-
-
-def _check_reference(cache: ReferenceCache | None, batch: int, config: ModelConfig) -> None:
-    copies = 1 if cache is None else cache.copies
-    if batch % copies:
-        raise ValueError(f"reference is for {copies} copies of a batch, z_BCTHW is a batch of {batch}")
-    inputs.check_reference(cache, batch // copies, config)
 
 
 def _tile(x_BMHD: Tensor, times: int) -> Tensor:

@@ -93,14 +93,18 @@ def check_sound(name: str, audio_BTLK: Tensor | None, frames: int, batch: int, c
         raise ValueError(f"{name} is {list(audio_BTLK.shape)}, expected {expected}")
 
 
-def check_motion(motion_BTM: Tensor | None, z_BCTHW: Tensor, config: ModelConfig) -> None:
-    """A motion vector of the config's length for each latent frame of `z_BCTHW`.
+def check_motion(
+    motion_BTM: Tensor | None, motion_sigma_B: Tensor | None, z_BCTHW: Tensor, config: ModelConfig
+) -> None:
+    """A motion vector of the config's length for each latent frame of `z_BCTHW`, and a noise level for each sample.
 
     Raises:
         ValueError: it is not, or the network has no motion stream.
     """
     if motion_BTM is None:
+        check_absent("motion_BTM", motion_sigma_B=motion_sigma_B)
         return
+    check_each("motion_sigma_B", motion_sigma_B, z_BCTHW.shape[0])
     if config.motion is None:
         raise ValueError(f"motion_BTM was given, and this network ({config.preset}) has no motion stream")
     expected = [z_BCTHW.shape[0], z_BCTHW.shape[2], config.motion.dim]
@@ -132,6 +136,9 @@ def check_reference(cache: "ReferenceCache | None", batch: int, config: ModelCon
     """
     if cache is None:
         return
+    if batch % cache.copies:
+        raise ValueError(f"reference is for {cache.copies} copies of a batch, z_BCTHW is a batch of {batch}")
+    batch //= cache.copies
     if len(cache.layers) != config.layers:
         raise ValueError(f"reference holds {len(cache.layers)} layers, this network ({config.preset}) {config.layers}")
     keys = cache.layers[0].k_BMHD
@@ -146,32 +153,22 @@ def check_reference(cache: "ReferenceCache | None", batch: int, config: ModelCon
                 )
 
 
-def check_companion_options(
-    *,
-    reference_given: bool,
-    reference_keep_BK: Tensor | None,
-    reference_audio_BTLK: Tensor | None,
-    audio_keep_B: Tensor | None,
-    motion_BTM: Tensor | None,
-    motion_sigma_B: Tensor | None,
-    batch: int,
-) -> None:
-    """What qualifies another input comes with that input, one number for each sample where it is `_B`.
-
-    A network that is guided without sound has an `audio_keep_B` all the same, which then says nothing.
+def check_absent(owner: str, **options: Tensor | None) -> None:
+    """Nothing qualifies an input that is not given.
 
     Raises:
-        ValueError: it does not.
+        ValueError: something does.
     """
-    for name, option, owner, given in (
-        ("reference_keep_BK", reference_keep_BK, "reference_BCTHW", reference_given),
-        ("reference_audio_BTLK", reference_audio_BTLK, "reference_BCTHW", reference_given),
-        ("audio_keep_B", audio_keep_B, "audio_BTLK", True),
-        ("motion_sigma_B", motion_sigma_B, "motion_BTM", motion_BTM is not None),
-    ):
-        if option is None:
-            continue
-        if not given:
+    for name, option in options.items():
+        if option is not None:
             raise ValueError(f"{name} came as {list(option.shape)}, and {owner} is not given")
-        if name.endswith("_B") and option.shape != (batch,):
-            raise ValueError(f"{name} is [{batch}], one for each sample, not {list(option.shape)}")
+
+
+def check_each(name: str, value_B: Tensor | None, batch: int) -> None:
+    """One number for each sample, where there are any.
+
+    Raises:
+        ValueError: there are others.
+    """
+    if value_B is not None and value_B.shape != (batch,):
+        raise ValueError(f"{name} is [{batch}], one for each sample, not {list(value_B.shape)}")

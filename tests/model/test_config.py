@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from helios_model.config import LogMel, ModelConfig, MotionConfig, SpeechFeatures, TextFeatures, WordTable
+from helios_model.config import LogMel, MotionConfig, SpeechFeatures, TextFeatures, WordTable, preset
 from helios_model.wan_layout import read_wan_config, wan_document
 from helios_model.weights import BundleError
 
@@ -36,18 +37,8 @@ def test_a_count_is_a_whole_number_of_at_least_one(
 @pytest.mark.parametrize(("name", "came"), [("dim", "8"), ("dim", -8), ("tokens", 2.5)])
 def test_a_wan_config_names_file_and_key(tmp_path: Path, name: str, came: object) -> None:
     """Bad numbers of the extension are an error of the bundle."""
-    config = ModelConfig(
-        preset="small",
-        channels=16,
-        patch=2,
-        dim=24,
-        layers=1,
-        heads=2,
-        ffn=32,
-        text=TextFeatures(dim=8, tokens=4),
-        audio=SpeechFeatures(dim=8, tokens=4),
-    )
-    document = wan_document(config)
+    text, audio = TextFeatures(dim=8, tokens=4), SpeechFeatures(dim=8, tokens=4)
+    document = wan_document(replace(preset("micro"), text=text, audio=audio, patch=2, prediction="velocity", size=None))
     document["_helios"]["audio"][name] = came
     (tmp_path / "config.json").write_text(json.dumps(document))
     with pytest.raises(BundleError, match=rf"config\.json .*audio\.{name} is {came!r}, expected"):
