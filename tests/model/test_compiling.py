@@ -85,7 +85,7 @@ def test_compiled_blocks_give_the_eager_result(lively: Lively, variant: str) -> 
     assert (compiled - eager).abs().max() <= 1e-5
 
 
-@pytest.mark.parametrize("policy", ["none", "selective"])
+@pytest.mark.parametrize("policy", ["none", "selective", "full"])
 def test_compiled_blocks_give_the_eager_gradients(lively: Lively, policy: Checkpointing) -> None:
     """With checkpoints in the graph, for every parameter, through references that are encoded in forward."""
     model = lively(SMALL)
