@@ -201,10 +201,7 @@ def steady(nodes: int, pending: int, tasks: int, cycles: int, churn: int = 20) -
 
 @contextmanager
 def garbage_as_live() -> Iterator[None]:
-    """Cyclic garbage is looked for as the control plane does (`collect_seldom`), and as before afterwards.
-
-    Python's own way looks through young objects some ten times a cycle and the older ones nearly each cycle.
-    """
+    """Cyclic garbage is looked for as the control plane does (`collect_seldom`), and as before afterwards."""
     threshold, callbacks = gc.get_threshold(), list(gc.callbacks)
     collect_seldom()
     try:

@@ -141,7 +141,7 @@ _OPEN: dict[str, Any] = {}
 
 
 def _open(study: Study, board: MutableSequence[float]) -> None:
-    # A run makes little cyclic garbage; with Python's own threshold a tenth of the time goes into looking for it.
+    # A run makes little cyclic garbage, and Python's own threshold has it looked for all the time.
     gc.set_threshold(YOUNG_OBJECTS)
     _OPEN.update(lab=Lab(study), board=board)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
