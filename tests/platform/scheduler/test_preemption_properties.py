@@ -287,15 +287,9 @@ def test_what_was_found_for_equals_is_what_would_be_found_again(snapshot: Snapsh
 def test_what_a_long_gang_may_not_stop_a_short_one_behind_it_may() -> None:
     """Of one size and class: the look for the first is none for the second."""
     held = RunningGang(
-        "r",
-        "t",
-        "a",
-        ("a0",) * 2,
-        Request(0, 0, KIND, 4),
-        qos=QoS.PREEMPTIBLE,
-        started_at=NOW - 9_000,
+        "r", "t", "a", ("a0",) * 2, Request(0, 0, KIND, 4), qos=QoS.PREEMPTIBLE, started_at=NOW - 9_000,
         checkpointed_at=NOW - 9,
-    )
+    )  # fmt: skip
     long = PendingGang("l", "l", "t", QoS.PREEMPTIBLE, 1, NOW - 5_000, Request(0, 0, KIND, 4), 2, 2, estimate=90_000.0)
     short = replace(long, uid="s", name="s", priority=0, estimate=100.0)
     cycle = schedule(Snapshot(NOW, (cell_of("a", 1),), (TenantState("t"),), (long, short), (held,)))
