@@ -198,8 +198,13 @@ class Standing:
 
 
 def _essence(gang: Gang) -> Gang:
-    """What a cycle could not decide otherwise for is left out: a checkpoint was written, a start has taken its time."""
-    return replace(gang, checkpointed_at=None, restart_s=0.0) if isinstance(gang, RunningGang) else gang
+    """What a cycle could not decide otherwise for is left out: one more checkpoint, what a start has taken.
+
+    The first checkpoint is not left out: it opens the gang to its own class.
+    """
+    if not isinstance(gang, RunningGang):
+        return gang
+    return replace(gang, checkpointed_at=None if gang.checkpointed_at is None else 0.0, restart_s=0.0)
 
 
 def _kind(work: Work) -> tuple[str, str, str]:

@@ -1,4 +1,7 @@
-"""Growing: idle devices go to running gangs that can use more, where what they win exceeds what the restart costs."""
+"""Growing: idle devices go to running gangs that can use more, where what they win exceeds what the restart costs.
+
+The restart costs a gang that never published a checkpoint all that it ran so far.
+"""
 
 from collections.abc import Iterator
 
@@ -65,7 +68,8 @@ def _grown(gang: RunningGang, book: Book, scratch: Scratch) -> Resize | None:
         return None
     ratio = ((held + extra) / held) ** policy.speedup
     left = max(0.0, gang.ends_at - now)
-    saved = left * (1 - 1 / ratio) - gang.restart_s
+    again = now - gang.started_at if gang.checkpointed_at is None and gang.started_at is not None else 0.0
+    saved = left * (1 - 1 / ratio) - gang.restart_s - again
     gain, cost = saved * gang.held, gang.restart_s * (held + extra) * gang.request.devices
     if gain <= cost:
         return None

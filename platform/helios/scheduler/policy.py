@@ -33,7 +33,7 @@ class Policy:
         preemption_tokens: gangs for which others are stopped in one cycle; each gets one token.
         urgency: how many lost device-seconds a device-second of a class's wait is worth.
         least_attained: a `preemptible` gang that ran for so many times what another of its class will take, the price
-            of the stop included, makes room for it; 0: never.
+            of the stop included, makes room for it, if it ever wrote a checkpoint; 0: never.
         preemption_tries: gangs for which a way is looked for in one cycle.
         leaving: seconds within which a place that is foreseen is waited for, and nobody is stopped.
         job_budget: preemptions of one gang, after which it is left alone.

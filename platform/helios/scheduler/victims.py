@@ -1,12 +1,14 @@
 """Who may be stopped for whom, and what that loses.
 
 What a preemption loses is in device-seconds: work since the last checkpoint and the restart. A gang that publishes no
-checkpoint is charged a fixed loss, so that hiding progress never protects it. Gangs are left alone that have not run
-for their class's minimum, that were preempted as often as a job or its tenant may be, or that are leaving already.
+checkpoint is charged a fixed loss, so that hiding progress protects it from no class above its own. Gangs are left
+alone that have not run for their class's minimum, that were preempted as often as a job or its tenant may be, or that
+are leaving already.
 
 Whole gangs leave for a class above theirs, or where they hold borrowed quota that its owner wants back. Within
 `preemptible`, one that has run for long makes room for one that will be short (least attained service: Gu et al.,
-"Tiresias", NSDI 2019). A running gang gives up workers above its minimum for its own class, too.
+"Tiresias", NSDI 2019), unless it never published a checkpoint: it would begin again, and by all that it has run that is
+longer than what it makes room for. A running gang gives up workers above its minimum for its own class, too.
 """
 
 import math
@@ -122,6 +124,8 @@ def _has_surplus(gang: RunningGang, policy: Policy) -> bool:
 
 def _yields_to(gang: RunningGang, policy: Policy, at: float) -> float:
     if gang.qos is not QoS.PREEMPTIBLE or not policy.least_attained or gang.started_at is None:
+        return 0.0
+    if gang.checkpointed_at is None:  # all that it ran would be lost, which is no less than what the other takes
         return 0.0
     # What ran for long has probably as much before it; a short one is through sooner, price included.
     return (at - gang.started_at) / policy.least_attained - lost(gang, policy, at)

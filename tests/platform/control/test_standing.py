@@ -160,13 +160,14 @@ def test_a_shrinking_gang_is_shown_in_two_parts() -> None:
 
 
 def test_what_no_cycle_could_decide_otherwise_for_asks_for_none() -> None:
-    """A checkpoint, or a start that took its time, moves no gang; another place does."""
+    """One more checkpoint, or a start that took its time, moves no gang; its first one and another place do."""
     standing = Standing()
     record = placed(job())
     assert standing.put(record)
     assert not standing.put(record)
-    assert not standing.put(record.with_status(checkpointedAt=timestamp(NOW + 60)))
-    assert standing.snapshot(NOW).running[0].checkpointed_at == NOW + 60
+    assert standing.put(record.with_status(checkpointedAt=timestamp(NOW + 60)))
+    assert not standing.put(record.with_status(checkpointedAt=timestamp(NOW + 120)))
+    assert standing.snapshot(NOW).running[0].checkpointed_at == NOW + 120
     assert standing.put(placed(job(), nodes=("n1",)))
 
 

@@ -296,6 +296,35 @@ def test_what_a_long_gang_may_not_stop_a_short_one_behind_it_may() -> None:
     assert [(change.uid, change.beneficiary) for change in cycle.changes] == [("r", "s")]
 
 
+def test_work_that_never_wrote_a_checkpoint_is_stopped_for_a_higher_class_and_not_for_its_own() -> None:
+    """It would begin again; and the charge for it is limited, so that what hides checkpoints is not safe either."""
+    held = RunningGang("r", "t", "a", ("a0",), Request(0, 0, KIND, 8), qos=QoS.PREEMPTIBLE, started_at=NOW - 400_000)
+    short = PendingGang("s", "s", "t", QoS.PREEMPTIBLE, 0, NOW - 90_000, held.request, 1, 1, estimate=100.0)
+    fleet = Snapshot(NOW, (cell_of("a", 1),), (TenantState("t"),), (short,), (held,))
+    assert schedule(fleet).changes == ()
+    saved = replace(held, checkpointed_at=NOW - 9)
+    assert [change.uid for change in schedule(replace(fleet, running=(saved,))).changes] == ["r"]
+    above = replace(fleet, pending=(replace(short, qos=QoS.STANDARD),))
+    assert [change.uid for change in schedule(above).changes] == ["r"]
+
+
+def test_growing_is_charged_what_a_gang_without_checkpoints_begins_again() -> None:
+    """Of 100,000 s that are left, twice the workers save nearly half; 60,000 s that are done again are more."""
+    held = RunningGang(
+        "r", "t", "a", ("a0",), Request(0, 0, KIND, 8), qos=QoS.STANDARD, started_at=NOW - 60_000,
+        ends_at=NOW + 100_000, restart_s=60.0, min_workers=1, max_workers=2,
+    )  # fmt: skip
+    grown = {}
+    for name, gang in {
+        "never saved": held,
+        "saved": replace(held, checkpointed_at=NOW - 1_000),
+        "has just begun": replace(held, started_at=NOW - 5_000),
+    }.items():
+        cycle = schedule(Snapshot(NOW, (cell_of("a", 2),), (TenantState("t"),), (), (gang,)))
+        grown[name] = [change.workers for change in cycle.changes if isinstance(change, Resize)]
+    assert grown == {"never saved": [], "saved": [2], "has just begun": [2]}
+
+
 def _like(first: PendingGang, gang: PendingGang) -> PendingGang:
     return replace(gang, request=first.request, min_workers=first.min_workers, max_workers=first.max_workers)
 
