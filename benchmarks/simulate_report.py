@@ -4,8 +4,8 @@ The protocol is decision 17's, with a shorter window, so that all of it takes ab
 half a day of warm-up, one day measured, half a day of tail, 5,000 GPUs. Five policies run at three loads, all others at
 the one that policies are compared at.
 
-What is compared at 0.85 comes first, then other loads, then the two-by-two table and the ablations: these have fewer
-seeds where the time is too short (`--minutes`).
+What is compared at 0.85 comes first, then, seed by seed, other loads, the two-by-two table and the ablations: these
+have fewer seeds where the time is too short (`--minutes`).
 
 Each run is kept in benchmarks/out/simulate, under the policy, load, seed and window that it had and the code that made
 it: what was interrupted goes on, and a change of the scheduler begins anew. What is written is the whole report into
@@ -81,12 +81,15 @@ class Kept:
 
 
 def plan(seeds: Sequence[int], loads: Sequence[float]) -> list[Case]:
-    """First what is compared at the reference load, then the main policies at others, then the parts of ours.
+    """First all seeds of what is compared at the reference load.
 
-    Each seed by seed: where the time is too short for all, what comes later has fewer seeds.
+    Then each seed's main policies at other loads, and its parts of ours: where the time is too short for all, both have
+    fewer seeds, and as many.
     """
     others = [load for load in loads if load != REFERENCE]
-    listed = [*cases(COMPARED, [REFERENCE], seeds), *cases(MAIN, others, seeds), *cases(PARTS, [REFERENCE], seeds)]
+    listed = [*cases(COMPARED, [REFERENCE], seeds)]
+    for seed in seeds:
+        listed += [*cases(MAIN, others, [seed]), *cases(PARTS, [REFERENCE], [seed])]
     # Only the first seed's stays at the reference load are drawn.
     return [replace(case, stays=case.seed == seeds[0] and case.load == REFERENCE) for case in listed]
 

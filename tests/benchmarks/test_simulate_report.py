@@ -18,12 +18,13 @@ def done(case: Case) -> Kept:
 
 
 def test_every_policy_runs_at_the_reference_and_the_main_ones_at_all_loads() -> None:
-    """What is compared at the reference load first, then other loads, then the parts of ours; each case once."""
+    """What is compared at the reference load first, then, seed by seed, other loads and parts of ours; each once."""
     planned = plan(range(10), LOADS)
     assert len(set(planned)) == len(planned) == 10 * (len(NAMES) + 2 * len(MAIN))
     assert {case.policy for case in planned if case.load == REFERENCE} == set(NAMES)
     assert {case.policy for case in planned if case.load != REFERENCE} == set(MAIN)
-    order = [(case.policy in PARTS, case.load != REFERENCE, case.seed) for case in planned]
+    after = [case.policy in PARTS or case.load != REFERENCE for case in planned]
+    order = [(later, case.seed, case.policy in PARTS) for later, case in zip(after, planned, strict=True)]
     assert order == sorted(order)
     assert {(case.load, case.seed) for case in planned if case.stays} == {(REFERENCE, 0)}
 
