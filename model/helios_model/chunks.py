@@ -211,8 +211,9 @@ def _chunks(
     model: VideoRefDiT, codec: VideoCodec, request: Request, state: ChunkState | None, chunks: range
 ) -> Iterator[Piece]:
     stream = codec.stream()
-    if state is not None:
-        _decode(stream, state.tail_BCTHW)  # puts the decoder where it was; its frames left long ago
+    if state is not None:  # puts the decoder where it was; its frames left long ago
+        for latents_BCTHW in torch.split(state.tail_BCTHW, request.piece, dim=2):
+            _decode(stream, latents_BCTHW)
     for chunk in chunks:
         made = _denoise(model, request, chunk, state)
         latents_BCTHW = made.latents_BCTHW
@@ -337,6 +338,10 @@ def _check_state(state: ChunkState, request: Request, channels: int) -> None:
         raise ValueError(f"the state's last latents are {came}, expected {expected} or more latent frames")
     if (state.still_BCHW is not None) != bool(request.hold):
         raise ValueError("the state is of a video whose appearance was held, or the request's is, not both")
+    picture = [batch, channels, height, width]
+    for name, tensor in (("anchor", state.anchor_BCHW), ("still picture", state.still_BCHW)):
+        if tensor is not None and list(tensor.shape) != picture:
+            raise ValueError(f"the state's {name} is {list(tensor.shape)}, expected {picture}")
 
 
 def hold_appearance(new_BCTHW: Tensor, still_BCHW: Tensor, share: float) -> Tensor:

@@ -188,7 +188,8 @@ class VideoRefDiT(nn.Module):
             reference = VideoRefDiT.encode_reference(
                 self, reference_BCTHW, audio_BTLK=reference_audio_BTLK, keep_BK=reference_keep_BK
             )
-        inputs.check_reference(reference, z_BCTHW.shape[0], config)
+        ranks = 1 if self.ulysses is None else self.ulysses.degree
+        inputs.check_reference(reference, z_BCTHW.shape[0], config, ranks)
         with self._autocast(z_BCTHW):
             motion_BTE = self._motion_tokens(motion_BTM, sigma_B if motion_sigma_B is None else motion_sigma_B)
             x_BNE, plan, layout = self._generation_stream(

@@ -128,8 +128,8 @@ def check_kept(name: str, keep_BK: Tensor | None, batch: int, tokens: int) -> No
         raise ValueError(f"{name} holds ascending indices of 0 to {tokens - 1}, each once, not {came}")
 
 
-def check_reference(cache: "ReferenceCache | None", batch: int, config: ModelConfig) -> None:
-    """Keys and values of every layer, for the batch.
+def check_reference(cache: "ReferenceCache | None", batch: int, config: ModelConfig, ranks: int = 1) -> None:
+    """Keys and values of every layer, for the batch and a rank's share of the heads.
 
     Raises:
         ValueError: they are of another network or another batch.
@@ -142,8 +142,11 @@ def check_reference(cache: "ReferenceCache | None", batch: int, config: ModelCon
     if len(cache.layers) != config.layers:
         raise ValueError(f"reference holds {len(cache.layers)} layers, this network ({config.preset}) {config.layers}")
     keys = cache.layers[0].k_BMHD
-    if keys.shape[0] != batch or keys.shape[3] != config.head_dim:
-        raise ValueError(f"reference is for {list(keys.shape)}, expected [{batch}, tokens, heads, {config.head_dim}]")
+    heads = config.heads // ranks
+    if keys.ndim != 4 or (keys.shape[0], *keys.shape[2:]) != (batch, heads, config.head_dim):
+        here = "" if ranks == 1 else f" (a share of {config.heads} heads, over {ranks} ranks)"
+        expected = f"[{batch}, tokens, {heads}, {config.head_dim}]{here}"
+        raise ValueError(f"reference is for {list(keys.shape)}, expected {expected}")
     for index, pair in enumerate(cache.layers):
         for part in pair:
             if part.shape != keys.shape or part.dtype != keys.dtype:

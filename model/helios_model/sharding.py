@@ -55,7 +55,7 @@ def load_shards(model: VideoRefDiT, tensors: Iterable[tuple[str, Tensor]], *, of
     """Fill a network that `shard` has shared out; of each tensor every rank keeps its part.
 
     Args:
-        tensors: all parameters by name, whole, the same on every rank; read one at a time (`weights.read_tensors`).
+        tensors: all parameters by name, whole, the same on every rank; one at a time, from `wan_weights.read_wan` say.
         offload: as given to `shard`.
 
     Raises:

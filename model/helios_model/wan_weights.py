@@ -59,25 +59,50 @@ def load_wan(
         BundleError: files that are missing, damaged or do not fit, by file and tensor.
         ValueError: the folder has another kind of `audio` or `motion`.
     """
+    config, tensors = read_wan(folder, dtype=dtype, device=device, audio=audio, motion=motion, window=window, seed=seed)
+    model = _on_meta(config)
+    for name, tensor in tensors:
+        _assign(model, name, tensor)
+    return model
+
+
+def read_wan(
+    folder: Path | str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    audio: LogMel | SpeechFeatures | None = None,
+    motion: MotionConfig | None = None,
+    window: int | None = None,
+    seed: int = 0,
+) -> tuple[ModelConfig, Iterator[tuple[str, Tensor]]]:
+    """What `load_wan` makes a network of: its config, and all its parameters by name, one in memory at a time.
+
+    For networks that no process holds whole (`sharding.load_shards`). Arguments and errors as with `load_wan`; those of
+    files are raised here, those of values when they are read.
+    """
     folder = Path(folder)
     own = read_wan_config(folder)
-    model = _on_meta(_extended(own, audio=audio, motion=motion, window=window))
-    expected = model.state_dict()
-    names = {theirs: ours for ours, theirs in wan_keys(own.layers).items()}
+    config = _extended(own, audio=audio, motion=motion, window=window)
+    expected = _on_meta(config).state_dict()
     parts = {WEIGHTS: to_wan(expected, own)}
     if EXTENSION_KEY in read_json(folder / CONFIG):
         parts[EXTENSION] = _own_share(_on_meta(own).state_dict(), own)
     stored = {stem: _stored(folder, stem) for stem in parts}
     for stem, part in parts.items():
         check_entries(folder, stored[stem], part)
-    for stem in parts:
-        for key, tensor in _read(stored[stem], dtype, device):
-            ours = names[key] if stem == WEIGHTS else key
-            _assign(model, ours, tensor.reshape(expected[ours].shape))
-            expected.pop(ours)
-    for name, missing in expected.items():
-        _assign(model, name, _initial(name, missing.shape, seed).to(device=device, dtype=dtype))
-    return model
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        names = {theirs: ours for ours, theirs in wan_keys(own.layers).items()}
+        left = dict(expected)
+        for stem in parts:
+            for key, tensor in _read(stored[stem], dtype, device):
+                ours = names[key] if stem == WEIGHTS else key
+                yield ours, tensor.reshape(left.pop(ours).shape)
+        for name, missing in left.items():
+            yield name, _initial(name, missing.shape, seed).to(device=device, dtype=dtype)
+
+    return config, tensors()
 
 
 def save_wan(model: VideoRefDiT, folder: Path | str, *, max_shard_bytes: int = _SHARD_BYTES) -> None:

@@ -332,6 +332,34 @@ def test_a_state_that_does_not_fit_is_refused(
         chunks.generate(model, codec, wish(model, **changed), state)
 
 
+@pytest.mark.parametrize("name", ["anchor", "still"])
+def test_a_state_whose_pictures_do_not_fit_is_refused(model: VideoRefDiT, codec: PatchCodec, name: str) -> None:
+    """An anchor or a still picture of another size than the request's: said before anything is computed."""
+    request = wish(model, hold=0.3)
+    first = next(piece.state for piece in chunks.generate(model, codec, request) if piece.state is not None)
+    other: dict[str, Any] = {f"{name}_BCHW": random(1, 16, 3, 2)}
+    with pytest.raises(ValueError, match=rf"state's {name}.* is \[1, 16, 3, 2\], expected \[1, 16, 2, 2\]"):
+        chunks.generate(model, codec, request, replace(first, **other))
+
+
+def test_a_resume_decodes_no_more_at_a_time_than_a_piece(model: VideoRefDiT, codec: PatchCodec) -> None:
+    """What the decoder looks back on takes no more memory than what it makes."""
+    request = wish(model, decoder_memory=2)
+    first = next(piece.state for piece in chunks.generate(model, codec, request) if piece.state is not None)
+    stream, decoded = codec.stream(), []
+
+    class Noting:
+        def decode(self, latents_BCTHW: torch.Tensor) -> torch.Tensor:
+            decoded.append(latents_BCTHW.shape[2])
+            return stream.decode(latents_BCTHW)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec, "stream", Noting)
+        assert list(chunks.generate(model, codec, request, first))
+    assert first.tail_BCTHW.shape[2] == 2
+    assert set(decoded) == {request.piece}
+
+
 def test_a_state_after_the_last_chunk_has_nothing_left(model: VideoRefDiT, codec: PatchCodec) -> None:
     """Resuming a finished video gives no frame and no error."""
     *_, last = chunks.generate(model, codec, wish(model))

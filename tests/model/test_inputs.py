@@ -31,11 +31,22 @@ def test_kept_indices_that_came_are_named(kept: list[int], came: str) -> None:
 @pytest.mark.parametrize("bad", [torch.zeros(1, 3, 1, CONFIG.head_dim), torch.zeros(1, 3, 2, CONFIG.head_dim).half()])
 def test_every_layer_of_a_reference_is_looked_at(bad: torch.Tensor) -> None:
     """A last layer of other heads or dtype than the first is named."""
-    good = torch.zeros(1, 3, 2, CONFIG.head_dim)
+    good = torch.zeros(1, 3, CONFIG.heads, CONFIG.head_dim)
     last = CONFIG.layers - 1
     cache = ReferenceCache((*[KeyValue(good, good)] * last, KeyValue(good, bad)))
     with pytest.raises(ValueError, match=f"reference layer {last} is "):
         inputs.check_reference(cache, 1, CONFIG)
+
+
+def test_a_reference_of_another_share_of_the_heads_is_named() -> None:
+    """Encoded under Ulysses and used without, or over other ranks: said here, not by a product of matrices."""
+    half = torch.zeros(1, 3, CONFIG.heads // 2, CONFIG.head_dim)
+    cache = ReferenceCache((KeyValue(half, half),) * CONFIG.layers)
+    with pytest.raises(ValueError, match=rf"expected \[1, tokens, {CONFIG.heads}, {CONFIG.head_dim}\]"):
+        inputs.check_reference(cache, 1, CONFIG)
+    inputs.check_reference(cache, 1, CONFIG, 2)
+    with pytest.raises(ValueError, match="over 2 ranks"):
+        inputs.check_reference(cache, 1, replace(CONFIG, heads=2 * CONFIG.heads, dim=2 * CONFIG.dim), 2)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from helios_model.config import ModelConfig, SpeechFeatures, TextFeatures
 from helios_model.dit import VideoRefDiT
 from helios_model.sharding import load_shards, shard
 from helios_model.ulysses import Ulysses
+from helios_model.wan_weights import read_wan, save_wan
 
 SMALL = ModelConfig(
     preset="small",
@@ -93,7 +96,11 @@ def _loaded(mesh: DeviceMesh) -> dict[str, Any]:
     weights = whole().state_dict()
     load_shards(model, [(name, torch.zeros_like(part)) for name, part in weights.items()], offload=True)
     assert not outputs(model)["cached"].any()
-    load_shards(model, weights.items(), offload=True)
+    with tempfile.TemporaryDirectory() as folder:
+        save_wan(whole(), Path(folder, "wan"), max_shard_bytes=10_000)
+        config, tensors = read_wan(Path(folder, "wan"))
+        load_shards(model, tensors, offload=True)
+    assert replace(config, preset=SMALL.preset) == SMALL
     found = outputs(model) | {"sizes": _sizes(model)}
     with pytest.raises(ValueError, match="comes before sharding"):
         compile_blocks(model)

@@ -13,7 +13,7 @@ from torch import Tensor
 from helios_model.config import LogMel, ModelConfig, MotionConfig, SpeechFeatures, TextFeatures, preset
 from helios_model.dit import VideoRefDiT
 from helios_model.wan_layout import _NUMBERS, _SUPPORTED, read_wan_config, to_wan, wan_document, wan_keys
-from helios_model.wan_weights import load_wan, save_wan
+from helios_model.wan_weights import load_wan, read_wan, save_wan
 from helios_model.weights import BundleError
 
 Wan: Any = WanTransformer3DModel
@@ -168,6 +168,23 @@ def test_a_network_with_all_inputs_comes_back_as_it_was(
     assert _same(dict(loaded.state_dict()), dict(extended.state_dict()))
     theirs = diffusers_loads(tmp_path / "out")
     assert _same(theirs.state_dict(), _tensors(tmp_path / "out"))
+
+
+def test_parameters_are_read_one_by_one_without_a_network(extended: VideoRefDiT, tmp_path: Path) -> None:
+    """For networks that no process holds whole: config, names and values are those of the network that is loaded."""
+    save_wan(extended, tmp_path / "out", max_shard_bytes=10_000)
+    config, tensors = read_wan(tmp_path / "out", dtype=torch.bfloat16)
+    loaded = load_wan(tmp_path / "out", dtype=torch.bfloat16)
+    assert config == loaded.config
+    assert not isinstance(tensors, (list, tuple))
+    assert _same(dict(tensors), dict(loaded.named_parameters()))
+
+
+def test_a_folder_is_checked_before_its_first_parameter_is_asked_for(public: Path) -> None:
+    """Ranks that fill shards fail together and early, not in the middle of the weights."""
+    next(public.glob("diffusion_pytorch_model-*2-of-*.safetensors")).unlink()
+    with pytest.raises(BundleError, match="which is not there"):
+        read_wan(public)
 
 
 def test_inputs_can_be_added_stage_by_stage(public: Path, tmp_path: Path) -> None:
