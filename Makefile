@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check docs reference format constraints system system-test wheel-test bench-quickstart \
+.PHONY: help quickstart test check types docs reference format constraints system system-test wheel-test bench-quickstart \
 	bench-long-form bench-train bench-kernels bench-dit bench-reference-cost bench-control bench-store bench-submit bench-node-death bench-scheduler bench-packing bench-headroom bench-forecast simulate-report chaos clean
 
 help:  ## list the targets
@@ -26,9 +26,11 @@ test: $(VENV)/.dev system system-test  ## run the tests (arguments: ARGS="-k sto
 check: $(VENV)/.dev  ## lint, types, floors, docs, the wheel
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(MAKE) docs wheel-test
+	$(MAKE) --jobs=2 --output-sync=target types docs wheel-test
+
+types: $(VENV)/.dev  ## check types
+	$(BIN)/mypy
 
 docs: $(VENV)/.dev  ## build the documentation into site/, warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

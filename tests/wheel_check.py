@@ -24,18 +24,21 @@ REPO = Path(__file__).parents[1]
 PACKAGES = ("platform/helios", "jobs/helios_jobs", "model/helios_model", "infra/helios_infra")
 READ_FROM_THE_WHEEL = {
     "infra/aws/test_catalog.py": "catalog.yaml",
-    "infra/test_provisioner.py": "entry point `helios.provisioners`; a program that another process imports",
+    "infra/test_provisioner.py::test_example_cell_is_planned_as_a_table": (
+        "entry point `helios.provisioners`; a program that another process imports"
+    ),
     "jobs/curriculum/test_bank.py": "a bank is named by the digest of the modules' own sources",
-    "jobs/evaluate/test_probes.py": "so is the protocol",
+    "jobs/evaluate/test_probes.py::test_the_protocol_has_a_name": "so is the protocol",
     "platform/agent/test_health.py": "health_rules.yaml",
-    "platform/api/test_permissions.py": "the OpenAPI document",
+    "platform/api/test_permissions.py::test_every_route_is_in_the_table_above": "the OpenAPI document",
     "platform/cli/test_frozen_flags.py": "the console script's commands and their help",
-    "platform/cli/test_main.py": "`helios --help` in a process of its own; entry points `helios.commands`",
+    "platform/cli/test_main.py::test_importing_the_cli_imports_nothing_heavy": "the CLI in a process of its own",
+    "platform/cli/test_main.py::test_plugin_joins_and_a_broken_one_is_left_out": "entry points `helios.commands`",
     "platform/spec/test_configs.py": "entry points `helios.configs`",
     "platform/spec/test_schema.py": "JSON schemas",
     "platform/store/test_migrations.py": "the folder of Alembic's migrations",
 }
-"""Test file -> what it reads."""
+"""Tests, by file or name -> what they read."""
 IMPORT = """
 import importlib, sys
 from pathlib import Path
