@@ -1,6 +1,6 @@
 """The committed comparison of schedulers: every policy on the frozen weeks of the Philly trace, ten seeds or more.
 
-The protocol is decision 17's, with a shorter window, so that all of it takes about an hour and a half on two cores:
+The protocol is decision 17's, with a shorter window, so that all of it takes some four hours on two cores:
 half a day of warm-up, one day measured, half a day of tail, 5,000 GPUs. Five policies run at three loads, all others at
 the one that policies are compared at.
 
