@@ -17,6 +17,7 @@ OF_LIVE = "Options for the fleet and queue of now"
 class Weeks(StrEnum):
     TUNING = "tuning"
     REPORT = "report"
+    WHOLE = "whole"
 
 
 Policies = Annotated[str, typer.Option(help="Policies to compare, separated by commas; `all`; or `list` to see them.")]
@@ -73,7 +74,8 @@ Tail = Annotated[
 Phase = Annotated[
     Weeks | None,
     typer.Option(
-        help="Weeks that may be drawn from: report where not said; tuning while anything is tuned.",
+        help="Weeks that may be drawn from: report where not said; tuning while anything is tuned; whole for both, as "
+        "long runs need: no result of it is of weeks that nothing was tuned on.",
         rich_help_panel=OF_TRACES,
     ),
 ]

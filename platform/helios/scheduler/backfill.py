@@ -5,19 +5,20 @@ that end before the reserved moment may use anything; others only what the reser
 """
 
 import heapq
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Container, Iterator
+from functools import partial
 
 import numpy as np
 
-from helios.scheduler.book import Book, room, want_of
-from helios.scheduler.cell_stage import access_of, place
+from helios.scheduler.book import Book, Want, room, want_of
+from helios.scheduler.cell_stage import place
 from helios.scheduler.decisions import Reservation
 from helios.scheduler.emptying import Emptying
 from helios.scheduler.layout import Access
 from helios.scheduler.lines import Shape
 from helios.scheduler.scratch import Kept, Scratch
-from helios.scheduler.snapshot import Headroom, PendingGang, Readiness, Request, RunningGang
+from helios.scheduler.snapshot import NO_END, Headroom, PendingGang, Readiness, Request, RunningGang
 from helios.scheduler.verdicts import closed
 from helios.spec import QoS
 
@@ -26,32 +27,32 @@ CANDIDATES = 2
 _LEAST_OVERRUN = 60.0
 
 
-def reserve(gang: PendingGang, shape: Shape, scratch: Scratch, within: Iterable[Request]) -> Reservation | None:
+def reserve(gang: PendingGang, shape: Shape, scratch: Scratch, within: Container[Request]) -> Reservation | None:
     """Keep a place for the gang where it will be free first; None where none can be foreseen.
 
     Args:
         within: what its tenant's quota allows a worker to be given.
     """
-    access = access_of(shape, scratch.policy)
     open_cells = [cell for cell in scratch.cells if _may_reserve(shape, cell.name, scratch)]
     options = [
-        (-scratch.fits(cell.name, want_of(request, access)), cell.name, request)
+        (-scratch.fits(cell.name, want), cell.name, want)
         for cell in open_cells
-        for request in within
-        if room(cell, request, access) >= shape.min_workers
+        for want in scratch.wants(shape)
+        if want.request in within and room(cell, want) >= shape.min_workers
     ]
     found = []
-    for _, cell, request in heapq.nsmallest(CANDIDATES, options, key=lambda option: option[:2]):
-        start = _first_room(scratch.book(cell), request, access, shape.min_workers, scratch.now)
+    for _, cell, want in heapq.nsmallest(CANDIDATES, options, key=lambda option: option[:2]):
+        outlook = scratch.once(cell, want, partial(_Outlook, scratch.book(cell), want, scratch.now))
+        start = outlook.first(shape.min_workers)
         if start is not None:
-            found.append((start[0], cell, request, start[1]))
+            found.append((start[0], cell, want, start[1]))
     if not found:
         return None
-    at, cell, request, gone = min(found, key=lambda one: one[:2])
-    book = scratch.book(cell).bare()
+    at, cell, want, gone = min(found, key=lambda one: one[:2])
+    request, book = want.request, scratch.book(cell).bare()
     for leaver in gone:
         book.take(leaver.request, leaver.nodes, leaver.devices, sign=-1)
-    capacities = book.look(request, access).capacities
+    capacities = book.see(want).capacities
     demand = scratch.demand(request.accelerator)
     fit = place(book, request, shape.min_workers, capacities, policy=scratch.policy, demand=demand)
     book.take(request, fit.nodes, fit.devices)
@@ -67,24 +68,34 @@ def _may_reserve(shape: Shape, cell: str, scratch: Scratch) -> bool:
     return closed(shape, scratch.book(cell).cell) is None
 
 
-def _first_room(
-    book: Book, request: Request, access: Access, workers: int, now: float
-) -> tuple[float, list[RunningGang]] | None:
-    """The moment at which so many workers will fit, and the gangs that will be gone by then.
+class _Outlook:
+    """How many workers will fit in a cell as gangs depart, looked ahead as far as anybody asked."""
 
-    None where no end is foreseen, and where it fits now: then it is kept room that it must not use.
-    """
-    future = Emptying(book, request, book.layout.usable(access))
-    if future.total >= workers:
-        return None
-    gone = []
-    for at, gang in departures(book, now):
-        if _matters(gang, request):
-            future.leave(gang.request, gang.nodes, gang.devices)
-            gone.append(gang)
-            if future.total >= workers:
-                return at, gone
-    return None
+    def __init__(self, book: Book, want: Want, now: float) -> None:
+        self._future = Emptying(book, want.request, book.layout.usable(want.access), book.see(want).capacities)
+        self._now = self._future.total
+        self._departures = (one for one in departures(book, now) if _matters(one[1], want.request))
+        self._gone: list[RunningGang] = []
+        self._moments: list[float] = []
+        self._totals: list[int] = []
+
+    def first(self, workers: int) -> tuple[float, list[RunningGang]] | None:
+        """The moment at which so many workers will fit, and the gangs that will be gone by then.
+
+        None where no end is foreseen, and where it fits now: then it is kept room that it must not use.
+        """
+        if self._now >= workers:
+            return None
+        while self._future.total < workers:
+            at, gang = next(self._departures, (NO_END, None))
+            if gang is None:
+                return None
+            self._future.leave(gang.request, gang.nodes, gang.devices)
+            self._gone.append(gang)
+            self._moments.append(at)
+            self._totals.append(self._future.total)
+        place = bisect_left(self._totals, workers)
+        return self._moments[place], self._gone[: place + 1]
 
 
 def _matters(gang: RunningGang, request: Request) -> bool:

@@ -1,15 +1,15 @@
 """What is free in one cell, node by node, as arrays: a book is opened with the totals, and gangs are entered in it."""
 
-import copy
 from bisect import bisect_left, insort
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from helios.scheduler.decisions import NodeReject
+from helios.scheduler.holders import Holders
 from helios.scheduler.layout import ANY, Access, Bools, Ints, Layout, layout_of
 from helios.scheduler.snapshot import CellState, Request, RunningGang
 
@@ -67,11 +67,12 @@ class Book:
         self.spreads: Counter[str] = Counter()
         self.leaving: dict[str, RunningGang] = {}
         self.elastic: dict[str, RunningGang] = {}
-        self._holding: dict[str, dict[str, RunningGang]] = {}
+        self._holding: dict[str, Holders] = {}
         self._ends: list[tuple[float, str]] = []
         self._shared: dict[tuple[str, int], dict[int, int]] = {}
         self._looks: dict[Want, Look] = {}
         self._used: dict[str, float] = {}
+        self._idle: dict[str, int] = {}
 
     @classmethod
     def of(cls, cell: CellState, gangs: Iterable[RunningGang] = ()) -> "Book":
@@ -83,27 +84,26 @@ class Book:
 
     def copy(self) -> "Book":
         """Another book that says the same and may be changed."""
-        twin = copy.copy(self)
-        for name, value in vars(self).items():
-            if isinstance(value, np.ndarray | dict | list):
-                setattr(twin, name, value.copy())
-        twin.free = {kind: free.copy() for kind, free in self.free.items()}
-        twin._shared = {key: devices.copy() for key, devices in self._shared.items()}  # noqa: SLF001 - its own class
-        twin._holding = {kind: gangs.copy() for kind, gangs in self._holding.items()}  # noqa: SLF001 - its own class
+        twin = self.bare()
+        twin.gangs, twin.leaving, twin.elastic = self.gangs.copy(), self.leaving.copy(), self.elastic.copy()
+        twin.spreads = self.spreads.copy() if self.spreads else Counter()
+        twin._ends = self._ends.copy()  # noqa: SLF001 - its own class
+        twin._holding = {kind: holders.copy() for kind, holders in self._holding.items()}  # noqa: SLF001 - its own class
         return twin
-
-    def holding(self, accelerator: str) -> Collection[RunningGang]:
-        """Gangs with such devices; with an empty name those that have none."""
-        return self._holding.get(accelerator, {}).values()
 
     def bare(self) -> "Book":
         """A copy for trying things out: what is free may be changed in it, and the gangs are those of the original."""
-        twin = copy.copy(self)
+        twin = Book.__new__(Book)
+        twin.__dict__.update(self.__dict__)
         twin.millicpus, twin.memory = self.millicpus.copy(), self.memory.copy()
         twin.free = {kind: free.copy() for kind, free in self.free.items()}
         twin._shared = {key: devices.copy() for key, devices in self._shared.items()}  # noqa: SLF001 - its own class
-        twin._looks, twin._used = {}, {}  # noqa: SLF001 - its own class
+        twin._looks, twin._used, twin._idle = {}, {}, {}  # noqa: SLF001 - its own class
         return twin
+
+    def holding(self, accelerator: str) -> Holders:
+        """Gangs with such devices that may be asked for room some day; with an empty name those that have none."""
+        return self._holding.get(accelerator) or Holders()
 
     # Entries ----------------------------------------------------------------------------------------------------------
 
@@ -129,7 +129,10 @@ class Book:
 
     def _note(self, gang: RunningGang) -> None:
         self.gangs[gang.uid] = gang
-        self._holding.setdefault(gang.request.accelerator, {})[gang.uid] = gang
+        holders = self._holding.get(gang.request.accelerator)
+        if holders is None:
+            holders = self._holding[gang.request.accelerator] = Holders()
+        holders.put(gang)
         if gang.ends_at is not None:
             insort(self._ends, (gang.ends_at, gang.uid))
         if gang.leaving_at is not None:
@@ -139,7 +142,7 @@ class Book:
 
     def _strike(self, uid: str) -> RunningGang:
         gang = self.gangs.pop(uid)
-        del self._holding[gang.request.accelerator][uid]
+        self._holding[gang.request.accelerator].drop(uid)
         if gang.ends_at is not None:
             place = bisect_left(self._ends, (gang.ends_at, uid))
             del self._ends[place]
@@ -151,6 +154,7 @@ class Book:
         """Hold (or with `sign=-1` give back) one worker on each of `nodes`, without an entry."""
         self._looks.clear()
         self._used.clear()
+        self._idle.clear()
         rows = self.layout.rows
         whole = self.free.get(request.accelerator) if request.accelerators else None
         for name, workers in ((nodes[0], 1),) if len(nodes) == 1 else Counter(nodes).items():
@@ -288,12 +292,17 @@ class Book:
         """Part of its devices of that type that are held, 0 to 1; 1 where it has none."""
         used = self._used.get(accelerator)
         if used is None:
-            total, free = self.layout.totals.get(accelerator), self.free.get(accelerator)
-            used = 1.0
-            if total is not None and free is not None and total.any():
-                used = float(1 - np.maximum(free, 0).sum() / total.sum())
-            self._used[accelerator] = used
+            total = self.layout.counts.get(accelerator, 0)
+            used = self._used[accelerator] = 1 - self.idle(accelerator) / total if total else 1.0
         return used
+
+    def idle(self, accelerator: str) -> int:
+        """Whole devices of that type that nobody holds any part of."""
+        idle = self._idle.get(accelerator)
+        if idle is None:
+            free = self.free.get(accelerator)
+            idle = self._idle[accelerator] = 0 if free is None else int(np.maximum(free, 0).sum())
+        return idle
 
 
 def _unused(used: Mapping[int, int]) -> int:
@@ -303,12 +312,13 @@ def _unused(used: Mapping[int, int]) -> int:
     return device
 
 
-def room(cell: CellState, request: Request, access: Access = ANY, *, opened: bool = False) -> int:
+def room(cell: CellState, want: Want, *, opened: bool = False) -> int:
     """Workers that the cell could hold, were nothing running; with `opened` also were no node closed or spare."""
     layout = layout_of(cell)
-    key = (request, access, opened)
-    if key not in layout.rooms:
-        book = Book(cell, layout)
-        mask = layout.allowed(access) if opened else layout.usable(access)
-        layout.rooms[key] = int(min(np.where(mask, book.fitting(request), 0).sum(), BOUNDLESS))
-    return layout.rooms[key]
+    rooms = layout.opened if opened else layout.rooms
+    found = rooms.get(want)
+    if found is None:
+        mask = layout.allowed(want.access) if opened else layout.usable(want.access)
+        capacities = Book(cell, layout).fitting(want.request)
+        found = rooms[want] = int(min(np.where(mask, capacities, 0).sum(), BOUNDLESS))
+    return found

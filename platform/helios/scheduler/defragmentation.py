@@ -1,6 +1,6 @@
 """Moving gangs so that a larger one finds a whole place: only where that wins more device-seconds than it loses."""
 
-from collections.abc import Container
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 
@@ -16,7 +16,7 @@ MOST_MOVED = 16
 
 
 def defragment(
-    gang: PendingGang, shape: Shape, rooms: Rooms, within: Container[Request], *, gain: float
+    gang: PendingGang, shape: Shape, rooms: Rooms, within: Collection[Request], *, gain: float
 ) -> Plan | None:
     """The moves, or None where there are none that pay.
 
@@ -25,13 +25,7 @@ def defragment(
         gain: device-seconds that the gang wins by starting now and not when it is expected to.
     """
     best: Plan | None = None
-    for site in rooms.sites(gang, shape, within):
-        book, request = site.book, site.request
-        if not request.accelerators:
-            continue
-        free = book.free[request.accelerator][site.usable].clip(min=0).sum()
-        if free < shape.devices:
-            continue  # moving does not make devices
+    for site in rooms.with_idle(gang, shape, within):
         found = rooms.once(site, (StopReason.DEFRAGMENTED, shape.devices), partial(_moves, shape.devices, rooms, site))
         if found is None:
             continue
@@ -42,8 +36,7 @@ def defragment(
 
 def _moves(devices: float, rooms: Rooms, site: Site) -> Plan | None:
     """The cheapest moves of gangs that are smaller than that."""
-    movable = rooms.movable(site.book.cell.name, site.request.accelerator)
-    found = plan_among((one for one in movable if one.gang.held < devices), site)
+    found = plan_among(rooms.movable(site, devices), site)
     if found is None or len(found.victims) > MOST_MOVED:
         return None
     places = _rehoused(found, site)

@@ -1,7 +1,7 @@
 """How many workers fit while gangs leave one after the other, and some of them stay after all."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -20,46 +20,69 @@ class Emptying:
         total: workers that fit now.
     """
 
-    def __init__(self, book: Book, request: Request, inside: Bools) -> None:
-        self._request, self._row_of = request, book.layout.rows
+    def __init__(self, book: Book, request: Request, inside: Bools, fitting: Ints | None = None) -> None:
+        """Begin with what fits.
+
+        Args:
+            inside: the nodes that are looked at.
+            fitting: workers that fit on each of these, where that is known.
+        """
+        self._request, self._row_of, self._inside = request, book.layout.rows, inside
         # Where devices are shared, which of them comes free is the book's to say.
         self._shared = book.bare() if request.share or book.is_shared(request.accelerator) else None
-        self._inside, rows = inside, np.flatnonzero(inside)
-        self._before = np.zeros(len(inside), dtype=np.int64)
-        self._before[rows] = book.fitting_on(request, rows)
+        self._before = book.fitting(request) if fitting is None else fitting
         free = book.free.get(request.accelerator)
         self._columns = (np.zeros_like(self._before) if free is None else free, book.millicpus, book.memory)
         # Of the nodes that somebody left, since these are few.
         self._left: dict[int, list[int]] = {}
         self._fits: dict[int, int] = {}
-        self.total = int(self._before.sum())
+        self.total = int(self._before[inside].sum())
 
     @property
     def capacities(self) -> Ints:
         """Workers that fit on each node of the cell; none outside of those that are looked at."""
-        found = self._before.copy()
+        found = np.where(self._inside, self._before, 0)
         found[list(self._fits)] = list(self._fits.values())
         return found
 
     def leave(self, held: Request, nodes: tuple[str, ...], devices: Sequence[int] = (), *, sign: int = 1) -> None:
         """One worker on each of `nodes` gives back what it holds; with `sign=-1` it takes it again."""
+        for row in self._give(held, nodes, devices, sign):
+            self._count(row)
+
+    def leave_all(self, leavers: Iterable[tuple[Request, tuple[str, ...], Sequence[int]]]) -> None:
+        """`leave` of many, summed up once at the end."""
+        touched: set[int] = set()
+        for held, nodes, devices in leavers:
+            touched.update(self._give(held, nodes, devices, 1))
+        for row in touched:
+            self._count(row)
+
+    def _give(self, held: Request, nodes: tuple[str, ...], devices: Sequence[int], sign: int) -> list[int]:
+        """Enter it; the rows that it changed."""
         if self._shared is not None:
             self._shared.take(held, nodes, devices, sign=-sign)
-        same = held.accelerators if held.accelerator == self._request.accelerator else 0
+        same = sign * held.accelerators if held.accelerator == self._request.accelerator else 0
+        millicpus, memory, row_of, known = sign * held.millicpus, sign * held.memory, self._row_of, self._left
+        rows = []
         for name, workers in counted(nodes):
-            row = self._row_of.get(name, -1)
-            left = self._left.get(row)
+            row = row_of.get(name, -1)
+            left = known.get(row)
             if left is None:
                 if row < 0 or not self._inside[row]:
                     continue
-                left = self._left[row] = [column.item(row) for column in self._columns]
+                left = known[row] = [column.item(row) for column in self._columns]
                 self._fits[row] = self._before.item(row)
-            left[0] += sign * workers * same
-            left[1] += sign * workers * held.millicpus
-            left[2] += sign * workers * held.memory
-            fits = self._fit(row, left)
-            self.total += fits - self._fits[row]
-            self._fits[row] = fits
+            left[0] += workers * same
+            left[1] += workers * millicpus
+            left[2] += workers * memory
+            rows.append(row)
+        return rows
+
+    def _count(self, row: int) -> None:
+        fits = self._fit(row, self._left[row])
+        self.total += fits - self._fits[row]
+        self._fits[row] = fits
 
     def _fit(self, row: int, left: Sequence[int]) -> int:
         request = self._request

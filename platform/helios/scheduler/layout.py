@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from helios.scheduler.snapshot import CellState, Request
+from helios.scheduler.snapshot import CellState
 from helios.spec import CapacityType
 
 Ints = npt.NDArray[np.int64]
@@ -33,7 +33,13 @@ ANY = Access()
 
 
 class Layout:
-    """What does not change about a cell's nodes while its state stays the same; row `i` of each array is a node."""
+    """What does not change about a cell's nodes while its state stays the same; row `i` of each array is a node.
+
+    Attributes:
+        counts: devices by type.
+        rooms: workers that the empty cell holds, by want; filled by `book.room`.
+        opened: the same, were no node closed.
+    """
 
     def __init__(self, cell: CellState) -> None:
         nodes = cell.nodes
@@ -45,12 +51,14 @@ class Layout:
         self.totals = {
             kind: np.array([node.accelerators.get(kind, 0) for node in nodes], dtype=np.int64) for kind in kinds
         }
+        self.counts = {kind: int(total.sum()) for kind, total in self.totals.items()}
         self.healthy = np.array([node.healthy for node in nodes], dtype=np.bool_)
         self.cordoned = np.array([node.cordoned for node in nodes], dtype=np.bool_)
         self.spare = np.array([node.spare for node in nodes], dtype=np.bool_)
         self._types = tuple(node.capacity_type for node in nodes)
         self._usable: dict[Access, Bools] = {}
-        self.rooms: dict[tuple[Request, Access, bool], int] = {}
+        self.rooms: dict[object, int] = {}
+        self.opened: dict[object, int] = {}
         # A rack is one of its block, and a block one of its fabric: equal names elsewhere are other domains.
         places = [(node.topology.fabric, node.topology.block, node.topology.rack) for node in nodes]
         self.domains = {level: _numbered([place[:depth] for place in places]) for level, depth in _DEPTHS.items()}

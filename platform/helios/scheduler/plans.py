@@ -3,15 +3,16 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from operator import itemgetter
 
 import numpy as np
 
-from helios.scheduler.book import Book
+from helios.scheduler.book import Book, Want
 from helios.scheduler.cell_stage import Fit, place
 from helios.scheduler.decisions import Change, Preempt, Resize
 from helios.scheduler.emptying import Emptying, counted
-from helios.scheduler.layout import LEVELS, Access, Bools
+from helios.scheduler.layout import LEVELS, Bools, Ints
 from helios.scheduler.scratch import Scratch
 from helios.scheduler.snapshot import PendingGang, Request
 from helios.scheduler.victims import Victim
@@ -53,7 +54,7 @@ class Plan:
                 yield Preempt(running.uid, running.cell, victim.reason, message, gang.uid, victim.cost, place)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Site:
     """Where room is looked for, and for what.
 
@@ -63,24 +64,33 @@ class Site:
 
     scratch: Scratch
     book: Book
-    request: Request
-    access: Access
+    want: Want
     workers: int
     kept: frozenset[str] = frozenset()
 
     @property
+    def request(self) -> Request:
+        """What each worker is given."""
+        return self.want.request
+
+    @cached_property
     def usable(self) -> Bools:
         """Nodes that the gang could be given."""
-        usable, layout = self.book.layout.usable(self.access), self.book.layout
+        usable, layout = self.book.layout.usable(self.want.access), self.book.layout
         if self.kept:
             usable = usable.copy()
             usable[[layout.rows[name] for name in self.kept]] = False
         return usable
 
-    @property
+    @cached_property
+    def capacities(self) -> Ints:
+        """Workers that each node could be given now; their sum may be less than the gang needs."""
+        return np.where(self.usable, self.book.fitting(self.request), 0)
+
+    @cached_property
     def fits(self) -> int:
         """Workers that fit already."""
-        return self.book.look(self.request, self.access).total
+        return self.book.see(self.want).total
 
     def place(self, book: Book) -> Fit | None:
         """The place that the gang would get if that book were true."""
@@ -134,10 +144,8 @@ class _Places:
     def domains(self) -> Iterator[Bools]:
         """Node sets of the narrowest level in which the gang would fit if all victims left; the emptiest first."""
         site, book, workers, policy = self._site, self._site.book, self._site.workers, self._site.scratch.policy
-        future = Emptying(book, site.request, self._usable)
-        now = future.capacities
-        for one in self._victims:
-            future.leave(one.gang.request, one.freed, one.devices)
+        future, now = Emptying(book, site.request, self._usable, site.capacities), site.capacities
+        future.leave_all((one.gang.request, one.freed, one.devices) for one in self._victims)
         emptied = future.capacities
         levels = LEVELS if policy.topology and policy.cell_stage == "helios" else ()
         if emptied.max(initial=0) >= workers:
@@ -190,7 +198,7 @@ class _Tally:
     """Whether the gang fits inside a domain, and its owner has its own back, while gangs leave."""
 
     def __init__(self, site: Site, inside: Bools, lacking: float) -> None:
-        self._future = Emptying(site.book, site.request, inside)
+        self._future = Emptying(site.book, site.request, inside, site.capacities)
         self._needed, self._lacking = site.workers, lacking
 
     def enough(self) -> bool:

@@ -5,16 +5,16 @@ priority still goes before it and may have the place. The promise lapses a while
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Sequence
 
 from helios.scheduler.book import Book
-from helios.scheduler.cell_stage import access_of
 from helios.scheduler.decisions import Reservation
 from helios.scheduler.lines import Queued, Shape, shape_of
 from helios.scheduler.plans import Site
 from helios.scheduler.policy import Policy
 from helios.scheduler.queue import QOS_ORDER
-from helios.scheduler.quota import Quotas
+from helios.scheduler.quota import THOUSAND, Quotas
 from helios.scheduler.scratch import Kept, Scratch
 from helios.scheduler.snapshot import PendingGang, Request, Snapshot
 from helios.scheduler.verdicts import closed
@@ -72,7 +72,7 @@ class Promises:
         self.books: dict[str, Book] = {}
         self.kept: set[str] = set()
 
-    def keep(self, gang: PendingGang, shape: Shape, within: Iterable[Request]) -> Reservation | None:
+    def keep(self, gang: PendingGang, shape: Shape, within: Container[Request]) -> Reservation | None:
         """Keep the place that others leave for the gang; None where there will be none.
 
         Args:
@@ -82,9 +82,11 @@ class Promises:
         state = next((one for one in scratch.cells if one.name == cell), None)
         if state is None or closed(shape, state) is not None:
             return None
-        book, access = self._opened(cell), access_of(shape, scratch.policy)
-        for request in within:
-            site = Site(scratch, book, request, access, shape.min_workers, scratch.reserved(cell, gang))
+        book = self._opened(cell)
+        for want in scratch.wants(shape):
+            if want.request not in within:
+                continue
+            request, site = want.request, Site(scratch, book, want, shape.min_workers, scratch.reserved(cell, gang))
             fit = site.place(book)
             if fit is not None:
                 book.take(request, fit.nodes, fit.devices)
@@ -96,11 +98,13 @@ class Promises:
 
     def quotas(self) -> Quotas:
         """As they will be once all that were told to leave are gone."""
-        after = self.scratch.quotas.copy()
+        after, leaving = self.scratch.quotas.copy(), Counter[tuple[str, str]]()
         for cell in self.scratch.cells:
             for gang in self.scratch.book(cell.name).leaving.values():
                 if gang.qos is not QoS.PREEMPTIBLE:
-                    after.take(gang.tenant, gang.request.accelerator, -gang.held)
+                    leaving[gang.tenant, gang.request.accelerator] += len(gang.nodes) * gang.request.thousandths
+        for (tenant, accelerator), thousandths in leaving.items():
+            after.take(tenant, accelerator, -thousandths / THOUSAND)
         return after
 
     def _opened(self, cell: str) -> Book:

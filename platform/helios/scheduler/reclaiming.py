@@ -1,16 +1,16 @@
 """Reclaiming: an owner has its own quota back from who borrows it, wherever that runs, and a place for its gang."""
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from helios.scheduler.lines import Shape
 from helios.scheduler.plans import Plan, Site, plan_among, vacate, without
-from helios.scheduler.preemption import Rooms, nearest
+from helios.scheduler.preemption import Rooms
 from helios.scheduler.quota import Quotas
 from helios.scheduler.snapshot import PendingGang, Request
 from helios.scheduler.victims import Victim
 
 
-def reclaim(gang: PendingGang, shape: Shape, rooms: Rooms, within: Container[Request]) -> Plan | None:
+def reclaim(gang: PendingGang, shape: Shape, rooms: Rooms, within: Collection[Request]) -> Plan | None:
     """The borrowers that leave, the cheapest; None where too few may be stopped, or enough leave already.
 
     Who borrows nothing any more once others have left is not stopped.
@@ -21,7 +21,7 @@ def reclaim(gang: PendingGang, shape: Shape, rooms: Rooms, within: Container[Req
     if not rooms.quotas.lacking(gang.tenant, shape.request.accelerator, shape.devices):
         return None
     borrowers, plans = rooms.borrowers(gang), []
-    for site in nearest(rooms.sites(gang, shape, within)):
+    for site in rooms.nearest(gang, shape, within):
         place = _place(site, borrowers, rooms.quotas)
         found = (
             None

@@ -1,6 +1,6 @@
 """One scheduling cycle, on one page."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Mapping
 from itertools import chain
 
 from helios.scheduler.backfill import keep_headroom, reserve
@@ -187,7 +187,7 @@ class _Running:
                 return
 
     def _plan(
-        self, gang: PendingGang, shape: Shape, rooms: Rooms, within: Container[Request], *, lent: bool, wait: float
+        self, gang: PendingGang, shape: Shape, rooms: Rooms, within: Collection[Request], *, lent: bool, wait: float
     ) -> Plan | None:
         """How room is made for the gang, where that loses less than its wait is worth."""
         policy = self.policy

@@ -1,12 +1,13 @@
 """The working state of one cycle: books that are copied when first changed, quotas, and places that are kept."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import numpy as np
 
-from helios.scheduler.book import Book, Want
-from helios.scheduler.cell_stage import Demand
+from helios.scheduler.book import Book, Want, want_of
+from helios.scheduler.cell_stage import Demand, access_of
 from helios.scheduler.decisions import Reservation
 from helios.scheduler.fleet import Sums, sums_of
 from helios.scheduler.layout import Ints
@@ -15,6 +16,10 @@ from helios.scheduler.policy import Policy
 from helios.scheduler.quota import Quotas
 from helios.scheduler.snapshot import NO_END, CellState, PendingGang, RunningGang, Snapshot
 from helios.spec import QoS
+
+_NOTHING = frozenset[str]()
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -51,6 +56,9 @@ class Scratch:
         self._cells = [book.cell for book in self._books.values()]
         self._demand: dict[str, Demand] = {}
         self._most: dict[Want, int] = {}
+        self._wants: dict[Shape, tuple[Want, ...]] = {}
+        self._found: dict[str, dict[Want, object]] = {}
+        self._prices: dict[tuple[str, Want], float] = {}
         self._refused: dict[tuple[object, ...], list[tuple[int, float]]] = {}
 
     @property
@@ -64,10 +72,18 @@ class Scratch:
 
     def owned(self, cell: str) -> Book:
         """The cell's book, to be changed."""
+        self._found.pop(cell, None)
         if cell not in self._own:
             self._books[cell] = self._books[cell].copy()
             self._own.add(cell)
         return self._books[cell]
+
+    def once(self, cell: str, about: Want, find: Callable[[], T]) -> T:
+        """What is found of the cell's book as it is now; found again only once something was entered there."""
+        known = self._found.setdefault(cell, {})
+        if about not in known:
+            known[about] = find()
+        return cast("T", known[about])
 
     def demand(self, accelerator: str) -> Demand:
         """Share of gangs by whole devices a worker, of those that use this type."""
@@ -81,6 +97,23 @@ class Scratch:
             self._demand[accelerator] = tuple((devices, count / total) for devices, count in sorted(found.items()))
         return self._demand[accelerator]
 
+    def wants(self, shape: Shape) -> tuple[Want, ...]:
+        """What a worker of that shape may be given, of the nodes that it may use; in order of preference."""
+        wants = self._wants.get(shape)
+        if wants is None:
+            access = access_of(shape, self.policy)
+            wants = self._wants[shape] = tuple(want_of(request, access) for request in shape.requests)
+        return wants
+
+    def price(self, cell: CellState, want: Want) -> float:
+        """USD a device and hour of the cheapest capacity that the want may use and the cell has."""
+        price = self._prices.get((cell.name, want))
+        if price is None:
+            types, kind = want.access.types, want.request.accelerator
+            found = (cost for (its, how), cost in cell.prices.items() if its == kind and (not types or how in types))
+            price = self._prices[cell.name, want] = min(found, default=0.0)
+        return price
+
     # Room that is kept ------------------------------------------------------------------------------------------------
 
     def keep(self, cell: str, kept: Kept) -> None:
@@ -89,7 +122,9 @@ class Scratch:
 
     def reserved(self, cell: str, gang: PendingGang) -> frozenset[str]:
         """Nodes there that are reserved for others than that gang, or held for services and not lent to its class."""
-        kept = self.kept.get(cell, ())
+        kept = self.kept.get(cell)
+        if kept is None:
+            return _NOTHING
         found: list[Iterable[str]] = [one.nodes for one in kept if one.nodes and gang.qos not in one.lent_to]
         found += [one.reservation.nodes for one in kept if one.reservation and one.reservation.uid != gang.uid]
         return frozenset[str]().union(*found)
@@ -121,12 +156,16 @@ class Scratch:
 
     def refuse(self, shape: Shape, *, ends_at: float) -> None:
         """No cell takes such a gang now."""
-        self._refused.setdefault(needs_of(shape), []).append((shape.min_workers, ends_at))
+        self._refused.setdefault(self._needs(shape), []).append((shape.min_workers, ends_at))
 
     def is_refused(self, shape: Shape, *, ends_at: float) -> bool:
         """Whether one that asked for no more, and for no longer, had no place: free resources only shrink here."""
-        known = self._refused.get(needs_of(shape), ())
-        return any(shape.min_workers >= fewest and ends_at >= end for fewest, end in known)
+        known = self._refused.get(self._needs(shape))
+        return known is not None and any(shape.min_workers >= fewest and ends_at >= end for fewest, end in known)
+
+    def _needs(self, shape: Shape) -> tuple[object, ...]:
+        """What two shapes must have in common for the refusal of one to say anything of the other."""
+        return (self.wants(shape), shape.qos, shape.cells, shape.held_off)
 
     # Entries ----------------------------------------------------------------------------------------------------------
 
@@ -142,6 +181,6 @@ class Scratch:
 
 
 def needs_of(shape: Shape) -> tuple[object, ...]:
-    """What two shapes must have in common for the refusal of one to say anything of the other."""
+    """What two shapes must have in common for the words to one that waits to be true of the other."""
     classes = (shape.qos, shape.capacity_types, shape.recovering)
     return (shape.request, shape.alternatives, shape.cells, shape.held_off, classes)

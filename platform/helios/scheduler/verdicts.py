@@ -85,7 +85,7 @@ def _why(
 ) -> tuple[WaitReason, str]:
     if request.accelerator and not _has(cell, request.accelerator):
         return WaitReason.NO_CELL_HAS_ACCELERATOR, f"no node has {request.accelerator}"
-    if room(cell, request, access) < fewest:
+    if room(cell, want_of(request, access)) < fewest:
         return _never(request, cell, access, rejected, fewest)
     full = ", ".join(f"{count} {reject}" for reject, count in rejected.items())
     if fits >= fewest:
@@ -99,13 +99,14 @@ def _never(
     request: Request, cell: CellState, access: Access, rejected: Mapping[NodeReject, int], fewest: int
 ) -> tuple[WaitReason, str]:
     """It would not fit, were nothing running."""
-    if room(cell, request, access, opened=True) >= fewest:
+    anything = Access(spares=True)
+    if room(cell, want_of(request, access), opened=True) >= fewest:
         counts = ", ".join(f"{count} {_CLOSED[why]}" for why, count in rejected.items() if why in _CLOSED)
         return WaitReason.NODES_CLOSED, f"it would fit if all nodes took work; of {len(cell.nodes)}: {counts}"
-    if access.types and room(cell, request, Access(spares=True), opened=True) >= fewest:
+    if access.types and room(cell, want_of(request, anything), opened=True) >= fewest:
         allowed = ", ".join(sorted(access.types))
         return WaitReason.CAPACITY_TYPE_NOT_ALLOWED, f"it would fit on nodes of other capacity types than {allowed}"
-    whole = room(cell, request, Access(spares=True), opened=True)
+    whole = room(cell, want_of(request, anything), opened=True)
     if not whole:
         return WaitReason.WORKER_DOES_NOT_FIT, f"no node could hold one worker ({wording(request)}), were it empty"
     return (
