@@ -124,8 +124,21 @@ class Book:
 
     def renew(self, gang: RunningGang) -> None:
         """Something else is known of a gang that keeps its place. Raises `KeyError` where it is not entered."""
-        self._strike(gang.uid)
-        self._note(gang)
+        before = self.gangs[gang.uid]
+        if (before.request.accelerator, before.ends_at) == (gang.request.accelerator, gang.ends_at):
+            self.gangs[gang.uid] = gang  # as most news do, it leaves the ends as they are
+            self._holding[gang.request.accelerator].renew(gang)
+            self._mark(gang)
+        else:
+            self._strike(gang.uid)
+            self._note(gang)
+
+    def _mark(self, gang: RunningGang) -> None:
+        for marked, holds in ((self.leaving, gang.leaving_at is not None), (self.elastic, gang.fewest < gang.most)):
+            if holds:
+                marked[gang.uid] = gang
+            else:
+                marked.pop(gang.uid, None)
 
     def _note(self, gang: RunningGang) -> None:
         self.gangs[gang.uid] = gang
@@ -135,10 +148,7 @@ class Book:
         holders.put(gang)
         if gang.ends_at is not None:
             insort(self._ends, (gang.ends_at, gang.uid))
-        if gang.leaving_at is not None:
-            self.leaving[gang.uid] = gang
-        if gang.fewest < gang.most:
-            self.elastic[gang.uid] = gang
+        self._mark(gang)
 
     def _strike(self, uid: str) -> RunningGang:
         gang = self.gangs.pop(uid)

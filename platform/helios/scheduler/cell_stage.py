@@ -88,20 +88,17 @@ def _domain(book: Book, capacities: Ints, workers: int, *, levels: Sequence[str]
 
 def _fill(book: Book, request: Request, workers: int, capacities: Ints, *, demand: Demand) -> tuple[str, ...]:
     """Fill the roomiest nodes, those that are near each other first; put the rest where it costs others least."""
-    open_rows = np.flatnonzero(capacities)
-    keys = [open_rows, -capacities[open_rows]]
-    keys += [
-        -np.bincount(book.layout.domains[level], weights=capacities)[book.layout.domains[level]][open_rows]
-        for level in LEVELS
-    ]
-    rows = open_rows[np.lexsort(keys)] if capacities.max() < workers else open_rows
-    filled = np.cumsum(capacities[rows])
-    whole = int(np.searchsorted(filled, workers)) if capacities.max() < workers else 0
-    rest = workers - (int(filled[whole - 1]) if whole else 0)
-    names = book.layout.names
-    chosen = [names[row] for row in rows[:whole] for _ in range(int(capacities[row]))]
+    left, rest, names = np.flatnonzero(capacities), workers, book.layout.names
+    chosen: list[str] = []
+    if capacities.max() < workers:
+        domains = [book.layout.domains[level] for level in LEVELS]
+        near = [-np.bincount(domain, weights=capacities)[domain][left] for domain in domains]
+        left = left[np.lexsort([left, -capacities[left], *near])]
+        filled = np.cumsum(capacities[left])
+        whole = int(np.searchsorted(filled, workers))
+        chosen = [names[row] for row in left[:whole] for _ in range(int(capacities[row]))]
+        left, rest = left[whole:], workers - len(chosen)
     if rest:
-        left = rows[whole:]
         holders = left[capacities[left] >= rest]
         chosen += [names[_gentlest(book, request, holders, rest, capacities, demand=demand)]] * rest
     return tuple(chosen)

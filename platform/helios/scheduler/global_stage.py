@@ -66,16 +66,16 @@ def _offers(shape: Shape, scratch: Scratch, within: Within, ends_at: float) -> I
     for cell in scratch.cells if wants else ():
         if closed(shape, cell) is not None:
             continue
+        book = scratch.book(cell.name)
         for want in wants:
-            if scratch.fits(cell.name, want) < fewest:
+            if book.see(want).total < fewest:
                 continue
             request = want.request
             capacities, fits = scratch.capacities(cell.name, shape, want, ends_at=ends_at)
             workers = min(fits, within[request])
             if workers >= fewest:
                 cost = running_cost(shape, cell, want, workers, scratch=scratch)
-                used = scratch.book(cell.name).used_share(request.accelerator)
-                yield Offer(cell.name, request, workers, capacities, cost, used)
+                yield Offer(cell.name, request, workers, capacities, cost, book.used_share(request.accelerator))
 
 
 def running_cost(shape: Shape, cell: CellState, want: Want, workers: int, *, scratch: Scratch) -> float:
@@ -100,9 +100,8 @@ def _data(shape: Shape, cell: CellState, scratch: Scratch) -> tuple[float, float
     """Seconds until its data is in the cell, and USD of egress."""
     sources = [*shape.data, *([(shape.home, shape.checkpointed)] if shape.checkpointed else [])]
     size = egress = 0.0
-    egresses = {one.name: one.egress for one in scratch.cells} if sources else {}
     for source, gib in sources:
         if source != cell.name:
             size += gib
-            egress += gib * egresses.get(source, 0.0)
+            egress += gib * scratch.egresses.get(source, 0.0)
     return size / cell.ingress_rate, egress

@@ -53,6 +53,19 @@ class Holders:
         if place == len(self._rows):
             self._rows = np.concatenate((self._rows, np.empty_like(self._rows)))
         self.gangs.append(gang)
+        self._write(place, gang)
+
+    def renew(self, gang: RunningGang) -> None:
+        """Something else is known of the gang."""
+        place = self._places.get(gang.uid)
+        if place is None or gang.qos is QoS.GUARANTEED or gang.leaving_at is not None:
+            self.drop(gang.uid)
+            self.put(gang)
+        else:
+            self.gangs[place] = gang
+            self._write(place, gang)
+
+    def _write(self, place: int, gang: RunningGang) -> None:
         self._rows[place] = (
             QOS_ORDER[gang.qos],
             math.nan if gang.started_at is None else gang.started_at,

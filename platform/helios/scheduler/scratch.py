@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar, cast
 
 import numpy as np
@@ -105,6 +106,11 @@ class Scratch:
             wants = self._wants[shape] = tuple(want_of(request, access) for request in shape.requests)
         return wants
 
+    @cached_property
+    def egresses(self) -> dict[str, float]:
+        """USD a GiB that is read from the bucket of each cell by another one."""
+        return {cell.name: cell.egress for cell in self._cells}
+
     def price(self, cell: CellState, want: Want) -> float:
         """USD a device and hour of the cheapest capacity that the want may use and the cell has."""
         price = self._prices.get((cell.name, want))
@@ -139,6 +145,8 @@ class Scratch:
         """Workers that each node takes, kept room left out; and their sum."""
         look = self._books[cell].see(want)
         capacities, total = look.capacities, look.total
+        if cell not in self.kept:
+            return capacities, total
         for kept in self.in_the_way(cell, shape, ends_at=ends_at):
             capacities = np.minimum(capacities, kept.book.see(want).capacities)
             total = int(capacities.sum())
