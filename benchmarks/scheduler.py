@@ -2,8 +2,10 @@
 
 Steady churn on a full fleet, a cold fill of an empty one, room for one gang of 1,024 GPUs among preemptible work, and
 how times grow with nodes and with the queue. Times are of the wall clock; processor time is printed beside them, since
-on a shared machine the two differ.
+on a shared machine the two differ. `--against` runs the same of an earlier commit, in turn with today's, and gives the
+ratio: absolute times say little on another machine.
 Usage: python benchmarks/scheduler.py [--nodes 5000] [--pending 10000] [--cycles 200] [--quick]
+       python benchmarks/scheduler.py --against 8625298 [--pairs 3]
 """
 
 import argparse
@@ -15,6 +17,7 @@ import random
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -271,6 +274,35 @@ def figure(name: str, value: float, unit: str, *, n: int, better: str = "lower",
     }
 
 
+def against(commit: str, pairs: int, cycles: int) -> Iterator[Row]:
+    """Figures of today's scheduler over those of that commit, each by its own benchmark, pair by pair."""
+    found: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "then"
+        subprocess.run(["git", "worktree", "add", "--detach", "--quiet", place, commit], cwd=REPO, check=True)
+        try:
+            for number in range(pairs):
+                then, now = (_quick(where, Path(folder) / f"{number}.json", cycles) for where in (place, REPO))
+                print(f"pair {number + 1}: then {then}", f"pair {number + 1}: now  {now}", sep="\n", flush=True)
+                for name in then.keys() & now.keys():
+                    found.setdefault(name, []).append(now[name] / then[name])
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", place], cwd=REPO, check=True)
+    for name, ratios in sorted(found.items()):
+        spread = [round(min(ratios), 3), round(max(ratios), 3)]
+        better = "higher" if name == "fill.pods" else "lower"
+        yield figure(f"{name}.ratio", statistics.median(ratios), "x", n=pairs, better=better, spread=spread)
+
+
+def _quick(place: Path, out: Path, cycles: int) -> dict[str, float]:
+    """What the benchmark of a checkout finds, in a process of its own."""
+    script = str(place / "benchmarks/scheduler.py")
+    command = [sys.executable, script, "--quick", "--cycles", str(cycles), "--out", str(out)]
+    env = {**os.environ, "PYTHONPATH": str(place / "platform")}
+    subprocess.run(command, cwd=place, env=env, check=True, stdout=subprocess.DEVNULL)
+    return {row["name"]: row["value"] for row in json.loads(out.read_text())["figures"]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=5000)
@@ -279,6 +311,8 @@ def main() -> None:
     parser.add_argument("--cycles", type=int, default=200)
     parser.add_argument("--quick", action="store_true", help="the first three figures alone")
     parser.add_argument("--out", type=Path, default=REPO / "benchmarks/out/scheduler.json")
+    parser.add_argument("--against", metavar="COMMIT", help="the ratio to an earlier commit, run in turn, instead")
+    parser.add_argument("--pairs", type=int, default=3, help="how often, with --against")
     asked = parser.parse_args()
     rows: list[Row] = []
 
@@ -287,6 +321,11 @@ def main() -> None:
         goal = f"   goal {row['goal']:g}" if row["goal"] else ""
         print(f"{row['name']:32} {row['value']:>12.2f} {row['unit']}{goal}", flush=True)
 
+    if asked.against:
+        for row in against(asked.against, asked.pairs, asked.cycles):
+            tell(row)
+        write(asked.out, {"against": asked.against}, rows)
+        return
     taken, busy, facts = steady(asked.nodes, asked.pending, asked.tasks, asked.cycles)
     print(facts)
     spread = [round(percentile(taken, part), 2) for part in (0.5, 0.9, 1.0)]
@@ -306,9 +345,13 @@ def main() -> None:
             tell(figure(f"steady.pending.{pending}", statistics.median(taken), "ms", n=len(taken)))
         taken, *_ = steady(50_000, asked.pending, 400_000, 30)
         tell(figure("large.steady", percentile(taken, 0.99), "ms", n=len(taken)))
+    write(asked.out, facts, rows)
+
+
+def write(out: Path, facts: Row, rows: list[Row]) -> None:
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPO, capture_output=True, text=True, check=True).stdout
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(json.dumps({
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, CPython {platform.python_version()}; one core used",
         "commit": commit.strip(), "command": "python " + " ".join(sys.argv), "facts": facts, "figures": rows,
     }, indent=1))  # fmt: skip

@@ -6,8 +6,9 @@ that end before the reserved moment may use anything; others only what the reser
 
 import heapq
 from bisect import bisect_left, bisect_right
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from functools import partial
+from itertools import count
 
 import numpy as np
 
@@ -42,7 +43,9 @@ def reserve(gang: PendingGang, shape: Shape, scratch: Scratch, within: Container
     ]
     found = []
     for _, cell, want in heapq.nsmallest(CANDIDATES, options, key=lambda option: option[:2]):
-        outlook = scratch.once(cell, want, partial(_Outlook, scratch.book(cell), want, scratch.now))
+        book = scratch.book(cell)
+        coming = scratch.once(cell, "departures", partial(_Departures, book, scratch.now))
+        outlook = scratch.once(cell, want, partial(_Outlook, book, want, coming))
         start = outlook.first(shape.min_workers)
         if start is not None:
             found.append((start[0], cell, want, start[1]))
@@ -68,13 +71,30 @@ def _may_reserve(shape: Shape, cell: str, scratch: Scratch) -> bool:
     return closed(shape, scratch.book(cell).cell) is None
 
 
+class _Departures:
+    """Who is expected to leave a cell, as `departures` says it, found as far as anybody asked."""
+
+    def __init__(self, book: Book, now: float) -> None:
+        self._coming = departures(book, now)
+        self._known: list[tuple[float, RunningGang]] = []
+
+    def __iter__(self) -> Iterator[tuple[float, RunningGang]]:
+        for number in count():
+            if number == len(self._known):
+                following = next(self._coming, None)
+                if following is None:
+                    return
+                self._known.append(following)
+            yield self._known[number]
+
+
 class _Outlook:
     """How many workers will fit in a cell as gangs depart, looked ahead as far as anybody asked."""
 
-    def __init__(self, book: Book, want: Want, now: float) -> None:
+    def __init__(self, book: Book, want: Want, coming: Iterable[tuple[float, RunningGang]]) -> None:
         self._future = Emptying(book, want.request, book.layout.usable(want.access), book.see(want).capacities)
         self._now = self._future.total
-        self._departures = (one for one in departures(book, now) if _matters(one[1], want.request))
+        self._departures = (one for one in coming if _matters(one[1], want.request))
         self._gone: list[RunningGang] = []
         self._moments: list[float] = []
         self._totals: list[int] = []

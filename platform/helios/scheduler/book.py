@@ -127,11 +127,17 @@ class Book:
         before = self.gangs[gang.uid]
         if (before.request.accelerator, before.ends_at) == (gang.request.accelerator, gang.ends_at):
             self.gangs[gang.uid] = gang  # as most news do, it leaves the ends as they are
-            self._holding[gang.request.accelerator].renew(gang)
+            self._holding[gang.request.accelerator].renew(gang, self._only(gang))
             self._mark(gang)
         else:
             self._strike(gang.uid)
             self._note(gang)
+
+    def _only(self, gang: RunningGang) -> int:
+        """Row of the node that all of it is on; -1 where it is on several, or on none that the cell shows."""
+        if not gang.nodes or gang.nodes.count(gang.nodes[0]) < len(gang.nodes):
+            return -1
+        return self.layout.rows.get(gang.nodes[0], -1)
 
     def _mark(self, gang: RunningGang) -> None:
         for marked, holds in ((self.leaving, gang.leaving_at is not None), (self.elastic, gang.fewest < gang.most)):
@@ -145,7 +151,7 @@ class Book:
         holders = self._holding.get(gang.request.accelerator)
         if holders is None:
             holders = self._holding[gang.request.accelerator] = Holders()
-        holders.put(gang)
+        holders.put(gang, self._only(gang))
         if gang.ends_at is not None:
             insort(self._ends, (gang.ends_at, gang.uid))
         self._mark(gang)

@@ -48,8 +48,10 @@ class Candidates:
         self._cell: Ints = np.repeat(np.arange(len(tables)), sizes)
         rows: Rows = np.concatenate([np.empty((0, len(COLUMNS))), *(table.rows for table in tables)])
         self._rank, self._started, self._saved, self._restart, self._workers, self._fewest, *more = rows.T
-        devices, share, stopped = more
+        devices, share, stopped, node = more
         self._held = self._workers * devices
+        starts = np.cumsum([0, *(len(scratch.book(cell.name).layout.names) for cell in scratch.cells)])
+        self._node: Ints = np.where(node < 0, -1, starts[self._cell] + node.astype(np.int64))
         elastic = self._policy.elastic
         self._surplus: Bools = (self._workers > self._fewest) & (share == 0) & elastic
         self._from = self._askable_from(stopped, scratch)
@@ -99,6 +101,16 @@ class Candidates:
         if found is None:
             same = self._surplus if shape.estimate is None else self._surplus | (self.yields > shape.estimate)
             found = self._gives[rank, estimate] = (self._rank > rank) | ((self._rank == rank) & same)
+        return found
+
+    def may_hold(self, rows: Ints, free: Ints, devices: int) -> Bools:
+        """Of these rows: whether so many devices are on one node of it once it is gone; True where that is unknown.
+
+        Args:
+            free: devices that nobody holds, on each node of each cell.
+        """
+        node = self._node[rows]
+        found: Bools = (node < 0) | (free[node] + self._held[rows] >= devices)
         return found
 
     def open_in(self, cell: str) -> Ints:

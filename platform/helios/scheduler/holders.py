@@ -13,10 +13,10 @@ from helios.scheduler.snapshot import RunningGang
 from helios.spec import QoS
 
 Rows = npt.NDArray[np.float64]
-COLUMNS = ("rank", "started", "saved", "restart", "workers", "fewest", "devices", "share", "preemptions")
+COLUMNS = ("rank", "started", "saved", "restart", "workers", "fewest", "devices", "share", "preemptions", "node")
 """What a row says: place in `QOS_ORDER`; when the gang was admitted and when it wrote its last checkpoint (seconds
 since the epoch; NaN: nobody said so); seconds of a restart; workers and the fewest of them; devices of each; whether
-they share them; how often it was preempted."""
+they share them; how often it was preempted; row of its node in the cell's layout, -1 where it has several."""
 _FIRST = 16
 
 
@@ -45,7 +45,7 @@ class Holders:
         twin.gangs, twin._rows, twin._places = self.gangs.copy(), self._rows.copy(), self._places.copy()
         return twin
 
-    def put(self, gang: RunningGang) -> None:
+    def put(self, gang: RunningGang, node: int = -1) -> None:
         """Take in a gang that is not there. One that nobody may ever stop, or that leaves already, is passed over."""
         if gang.qos is QoS.GUARANTEED or gang.leaving_at is not None:
             return
@@ -53,19 +53,19 @@ class Holders:
         if place == len(self._rows):
             self._rows = np.concatenate((self._rows, np.empty_like(self._rows)))
         self.gangs.append(gang)
-        self._write(place, gang)
+        self._write(place, gang, node)
 
-    def renew(self, gang: RunningGang) -> None:
+    def renew(self, gang: RunningGang, node: int = -1) -> None:
         """Something else is known of the gang."""
         place = self._places.get(gang.uid)
         if place is None or gang.qos is QoS.GUARANTEED or gang.leaving_at is not None:
             self.drop(gang.uid)
-            self.put(gang)
+            self.put(gang, node)
         else:
             self.gangs[place] = gang
-            self._write(place, gang)
+            self._write(place, gang, node)
 
-    def _write(self, place: int, gang: RunningGang) -> None:
+    def _write(self, place: int, gang: RunningGang, node: int) -> None:
         self._rows[place] = (
             QOS_ORDER[gang.qos],
             math.nan if gang.started_at is None else gang.started_at,
@@ -76,6 +76,7 @@ class Holders:
             gang.request.devices,
             gang.request.share > 0,
             gang.preemptions,
+            node,
         )
 
     def drop(self, uid: str) -> None:

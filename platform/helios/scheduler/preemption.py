@@ -12,6 +12,7 @@ from helios.scheduler.book import Book, Want, room
 from helios.scheduler.candidates import Candidates
 from helios.scheduler.cell_stage import Fit
 from helios.scheduler.decisions import StopReason
+from helios.scheduler.layout import Ints
 from helios.scheduler.lines import Shape
 from helios.scheduler.plans import Plan, Site, plan_among, vacate
 from helios.scheduler.promises import Promises
@@ -55,6 +56,7 @@ class Rooms:
         self._nearest: dict[_Where, list[tuple[str, Want]]] = {}
         self._roomy: dict[_Where, list[tuple[str, Want]]] = {}
         self._idle: dict[str, dict[str, int]] = {}
+        self._free: dict[str, Ints] = {}
         self._passed: dict[tuple[object, object], int] = {}
         self.quotas = promises.quotas()
         """As they will be once all that were told to leave are gone, and who is helped has its place."""
@@ -119,6 +121,14 @@ class Rooms:
         if kind not in self._idle:
             self._idle[kind] = {cell.name: self.book(cell.name).idle(kind) for cell in self.scratch.cells}
         return self._idle[kind]
+
+    def _free_of(self, kind: str) -> Ints:
+        """The same by node, those of all cells one after the other."""
+        if kind not in self._free:
+            books = [self.book(cell.name) for cell in self.scratch.cells]
+            parts = [book.free.get(kind, np.zeros_like(book.millicpus)) for book in books]
+            self._free[kind] = np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+        return self._free[kind]
 
     def _site(self, gang: PendingGang, shape: Shape, cell: str, want: Want) -> Site:
         kept = self.scratch.reserved(cell, gang)
@@ -256,6 +266,7 @@ class Rooms:
         self._nearest.clear()
         self._roomy.clear()
         self._idle.clear()
+        self._free.clear()
         if cell not in self._books:
             self._books[cell] = self.scratch.book(cell).bare()
             self.scratch.keep(cell, Kept(self.scratch.now, self._books[cell]))
@@ -272,7 +283,9 @@ class Rooms:
         place = self._passed.get((key, estimate), 0)
         ahead = candidates.ranked[place : place + LOOKS]
         found, passed = None, len(ahead)
-        for step in np.flatnonzero(candidates.gives(shape)[ahead]).tolist():
+        useful = candidates.gives(shape)[ahead]
+        useful &= candidates.may_hold(ahead, self._free_of(request.accelerator), request.accelerators)
+        for step in np.flatnonzero(useful).tolist():
             row = int(ahead[step])
             cell = candidates.gangs[row].cell
             if cell not in cells or candidates.gangs[row].request.share:

@@ -1,6 +1,6 @@
 """The working state of one cycle: books that are copied when first changed, quotas, and places that are kept."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar, cast
@@ -58,7 +58,7 @@ class Scratch:
         self._demand: dict[str, Demand] = {}
         self._most: dict[Want, int] = {}
         self._wants: dict[Shape, tuple[Want, ...]] = {}
-        self._found: dict[str, dict[Want, object]] = {}
+        self._found: dict[str, dict[Hashable, object]] = {}
         self._prices: dict[tuple[str, Want], float] = {}
         self._refused: dict[tuple[object, ...], list[tuple[int, float]]] = {}
 
@@ -79,7 +79,7 @@ class Scratch:
             self._own.add(cell)
         return self._books[cell]
 
-    def once(self, cell: str, about: Want, find: Callable[[], T]) -> T:
+    def once(self, cell: str, about: Hashable, find: Callable[[], T]) -> T:
         """What is found of the cell's book as it is now; found again only once something was entered there."""
         known = self._found.setdefault(cell, {})
         if about not in known:

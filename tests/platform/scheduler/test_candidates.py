@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,7 +40,7 @@ def gangs(draw: st.DrawFn) -> RunningGang:
         "",
         draw(st.sampled_from("ab")),
         draw(st.sampled_from(["east", "west"])),
-        tuple(draw(st.sampled_from("xy")) for _ in range(nodes)),
+        tuple(draw(st.sampled_from("xxyz")) for _ in range(nodes)),
         request,
         devices=tuple(range(nodes)) if request.share else (),
         qos=draw(st.sampled_from(QoS)),
@@ -107,7 +108,8 @@ def gives(gang: RunningGang, shape: Shape, policy: Policy, at: float) -> bool:
 def test_arrays_say_what_the_rules_say(running: list[RunningGang], policy: Policy, shape: Shape) -> None:
     """Who is open, who is young and until when, who gives something to a shape, and in which order they are asked."""
     named = [replace(gang, uid=f"r{number:02d}") for number, gang in enumerate(running)]
-    found, starts = Candidates("H100", scene(named, policy)), {gang.uid: askable_from(gang, policy) for gang in named}
+    scratch, starts = scene(named, policy), {gang.uid: askable_from(gang, policy) for gang in named}
+    found = Candidates("H100", scratch)
     rows = {gang.uid: row for row, gang in enumerate(found.gangs)}
     opened = {gang.uid for gang in named if starts[gang.uid] <= NOW}
     young = {uid for uid, at in starts.items() if NOW < at < math.inf}
@@ -125,6 +127,13 @@ def test_arrays_say_what_the_rules_say(running: list[RunningGang], policy: Polic
             small = {gang.uid for gang in named if gang.held < below}
             first = min((starts[uid] for uid in young & here if useful[uid] or uid in small), default=math.inf)
             assert found.useful_from(shape, {cell: below}) == first
+    free = [scratch.book(cell).free["H100"] for cell in ("east", "west")]
+    for row, holds in enumerate(found.may_hold(np.arange(len(found.gangs)), np.concatenate(free), 4)):
+        gang = found.gangs[row]
+        if len(set(gang.nodes)) > 1 or gang.nodes[0] == "z":
+            assert holds
+        else:
+            assert holds == (free[gang.cell == "west"]["xy".index(gang.nodes[0])] + gang.held >= 4)
     of = {gang.uid: gang for gang in named}
     expected = sorted(opened, key=lambda uid: (-QOS_ORDER[of[uid].qos], cheapest(of[uid], policy), uid))
     assert [found.gangs[row].uid for row in found.ranked] == expected
