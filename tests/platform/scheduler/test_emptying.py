@@ -59,4 +59,7 @@ def test_it_counts_what_the_book_says(
         expected = np.where(mask, truth.fitting(asked), 0)
         assert emptying.capacities.tolist() == expected.tolist()
         assert emptying.total == expected.sum()
+    at_once = Emptying(book, asked, mask, book.fitting(asked))
+    at_once.leave_all((gang.request, gang.nodes, gang.devices) for gang in (named[number] for number in sorted(away)))
+    assert (at_once.capacities.tolist(), at_once.total) == (emptying.capacities.tolist(), emptying.total)
     assert (book.look(asked, Access()).capacities == before).all(), "the book is left as it is"
