@@ -322,6 +322,11 @@ def main() -> None:
         print(f"{row['name']:32} {row['value']:>12.2f} {row['unit']}{goal}", flush=True)
 
     if asked.against:
+        if asked.pairs < 1:
+            parser.error(f"--pairs: expected 1 or more, got {asked.pairs}")
+        look = ["git", "rev-parse", "--quiet", "--verify", f"{asked.against}^{{commit}}"]
+        if subprocess.run(look, cwd=REPO, check=False, stdout=subprocess.DEVNULL).returncode:
+            parser.error(f"--against: {asked.against!r} is no commit of this checkout")
         for row in against(asked.against, asked.pairs, asked.cycles):
             tell(row)
         write(asked.out, {"against": asked.against}, rows)

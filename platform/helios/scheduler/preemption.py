@@ -103,7 +103,7 @@ class Rooms:
             if site.book.free[kind][site.usable].clip(min=0).sum() >= shape.devices:
                 yield site
 
-    def _where(self, shape: Shape, within: Collection[Request]) -> "_Where":
+    def _where(self, shape: Shape, within: Collection[Request]) -> _Where:
         """Where the gang would fit if nothing ran; one object for shapes that are alike in that."""
         scratch, wants = self.scratch, self.scratch.wants(shape)
         if len(within) < len(wants):
@@ -203,7 +203,7 @@ class Rooms:
             self._later[key] = min(found, default=math.inf)
         return self._later[key]
 
-    def _given_later(self, kind: str, shape: Shape, where: "_Where") -> float:
+    def _given_later(self, kind: str, shape: Shape, where: _Where) -> float:
         below, moves = dict[str, float](), self.scratch.policy.defragmentation
         for cell in (cell for cell, want in where.places if want.request.accelerator == kind):
             idle = self.scratch.book(cell).idle(kind)

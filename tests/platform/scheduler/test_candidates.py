@@ -147,10 +147,14 @@ def cheapest(gang: RunningGang, policy: Policy) -> float:
 
 @given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.booleans(), gangs()), max_size=60))
 def test_rows_are_kept_up(steps: list[tuple[str, bool, RunningGang]]) -> None:
-    """Whoever comes and goes, each has one row that says what a row made anew would; a copy stays as it was."""
+    """Whoever comes, goes or has news, each has one row that says what one made anew would; a copy stays as it was."""
     kept, known = Holders(), dict[str, RunningGang]()
     copied, then = kept.copy(), dict[str, RunningGang]()
     for uid, stays, gang in steps:
+        if stays and uid in known:
+            known[uid] = replace(gang, uid=uid)
+            kept.renew(known[uid])
+            continue
         kept.drop(uid)
         known.pop(uid, None)
         if stays:
